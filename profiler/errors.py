@@ -64,9 +64,7 @@ class TargetNotFound(TargetError):
 class TargetNotPermitted(TargetError):
     """The operating system refused to let us into the target."""
 
-    help = (
-        "Run as the target's user, or grant CAP_SYS_PTRACE. `gputap doctor PID` says which is needed."
-    )
+    help = "Run as the target's user or grant CAP_SYS_PTRACE; `gputap doctor PID` says which."
 
 
 class TargetUnsupported(TargetError):
@@ -76,7 +74,9 @@ class TargetUnsupported(TargetError):
 class TargetBusy(TargetError):
     """Another debugger or another gputap holds the target."""
 
-    help = "Stop the other tool, or wait for it; `gputap detach PID` clears what a killed gputap left."
+    help = (
+        "Stop the other tool, or wait for it; `gputap detach PID` clears what a killed gputap left."
+    )
 
 
 class AttachFailed(TargetError):

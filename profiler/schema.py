@@ -231,8 +231,12 @@ EVENT_RECORD: Final = Struct(
         Field("name_id", "<u4", "Id in the string table; 0 if unknown."),
         Field("stack_id", "<u4", "Id in the stack table; 0 if none."),
         Field("tid", "<u4", "Thread that started it, in the target's pid namespace."),
-        Field("fwd_tid", "<u4", "torch's number of the forward thread of an autograd node; 0 if none."),
-        Field("shape_id", "<u4", "String id of input shapes and dtypes as JSON; 0 if not asked for."),
+        Field(
+            "fwd_tid", "<u4", "torch's number of the forward thread of an autograd node; 0 if none."
+        ),
+        Field(
+            "shape_id", "<u4", "String id of input shapes and dtypes as JSON; 0 if not asked for."
+        ),
         Field("depth", "<u2", "Nesting depth on the starting thread, outermost 0."),
         Field("kind", "<u1", "`EventKind`."),
         Field("flags", "<u1", "Bits of `EventFlag`."),
@@ -293,7 +297,11 @@ CODE_ENTRY: Final = Struct(
         Field("firstlineno", "<i4", "co_firstlineno."),
         Field("linetable_offset", "<u4", "co_linetable (or co_lnotab) in the arena section."),
         Field("linetable_length", "<u4", "Its length in bytes; 0 if not kept."),
-        Field("is_module_call", "<u4", "1 for nn.Module._wrapped_call_impl (or _call_impl): local 0 is the module."),
+        Field(
+            "is_module_call",
+            "<u4",
+            "1 for nn.Module._wrapped_call_impl (or _call_impl): local 0 is the module.",
+        ),
         Field("ready", "<u4", "1 once the entry may be read."),
         Field("pad0", "<u4", "Reserved."),
     ),
@@ -319,7 +327,11 @@ STACK_FRAME: Final = Struct(
     (
         Field("code_id", "<u4", "Index in the codes section."),
         Field("lasti", "<i4", "Byte offset of the current instruction in co_code; -1 if unknown."),
-        Field("module_ptr", "<u8", "Address of the nn.Module called by this frame; 0 if it is no module call."),
+        Field(
+            "module_ptr",
+            "<u8",
+            "Address of the nn.Module called by this frame; 0 if it is no module call.",
+        ),
     ),
 )
 
@@ -335,7 +347,11 @@ TORCH_LAYOUT: Final = Struct(
         Field("fn_index", "<i4", "Offset of the index of fn_'s variant (u8): 0 string, 1 schema."),
         Field("seq", "<i4", "Offset of sequenceNr_ (i64)."),
         Field("forward_thread_id", "<i4", "Offset of fwdThreadId_ (u64)."),
-        Field("inputs", "<i4", "Offset of inputs_ (pointer and length); -1 = use the exported accessors only."),
+        Field(
+            "inputs",
+            "<i4",
+            "Offset of inputs_ (pointer and length); -1 = use the exported accessors only.",
+        ),
         Field("pad0", "<u1", "Reserved.", count=32),
     ),
 )
@@ -351,22 +367,42 @@ PYTHON_LAYOUT: Final = Struct(
         Field("cframe_current", "<i4", "cframe: current_frame (3.11, 3.12); -1 = no cframe."),
         Field("frame_back", "<i4", "Frame: the caller's frame."),
         Field("frame_code", "<i4", "Frame: the code object (f_code, f_executable)."),
-        Field("frame_instr", "<i4", "Frame: instruction pointer (3.11+) or f_lasti (int, 3.8-3.10)."),
-        Field("instr_is_lasti", "<i4", "1 if frame_instr holds an int f_lasti, 2 if that counts code units."),
+        Field(
+            "frame_instr", "<i4", "Frame: instruction pointer (3.11+) or f_lasti (int, 3.8-3.10)."
+        ),
+        Field(
+            "instr_is_lasti",
+            "<i4",
+            "1 if frame_instr holds an int f_lasti, 2 if that counts code units.",
+        ),
         Field("frame_locals", "<i4", "Frame: the first fast local."),
-        Field("frame_owner", "<i4", "Frame: owner byte (3.12+); frames owned by the C stack are skipped."),
+        Field(
+            "frame_owner",
+            "<i4",
+            "Frame: owner byte (3.12+); frames owned by the C stack are skipped.",
+        ),
         Field("owner_cstack", "<i4", "Value of the owner byte that means a C-stack shim."),
-        Field("pointer_tag_mask", "<i4", "Low bits to clear from executable and locals (3.14 stack references)."),
+        Field(
+            "pointer_tag_mask",
+            "<i4",
+            "Low bits to clear from executable and locals (3.14 stack references).",
+        ),
         Field("code_name", "<i4", "Code: co_name."),
         Field("code_qualname", "<i4", "Code: co_qualname; -1 before 3.11."),
         Field("code_filename", "<i4", "Code: co_filename."),
         Field("code_firstlineno", "<i4", "Code: co_firstlineno (int)."),
         Field("code_linetable", "<i4", "Code: co_linetable or co_lnotab (bytes)."),
-        Field("code_instructions", "<i4", "Code: first instruction (co_code_adaptive); -1 before 3.11."),
+        Field(
+            "code_instructions",
+            "<i4",
+            "Code: first instruction (co_code_adaptive); -1 before 3.11.",
+        ),
         Field("ob_type", "<i4", "PyObject: type."),
         Field("unicode_length", "<i4", "str: length in code points."),
         Field("unicode_state", "<i4", "str: state word (compact and ascii bits)."),
-        Field("unicode_ascii_mask", "<u4", "Bits of the state that must be set: compact and ascii."),
+        Field(
+            "unicode_ascii_mask", "<u4", "Bits of the state that must be set: compact and ascii."
+        ),
         Field("unicode_ascii_data", "<i4", "str: characters of a compact ascii string."),
         Field("bytes_size", "<i4", "bytes: length."),
         Field("bytes_data", "<i4", "bytes: first byte."),
@@ -423,11 +459,21 @@ CONTROL_HEADER: Final = Struct(
         Field("command", "<u4", "`Command`."),
         Field("ack_seq", "<u4", "Set to command_seq when done (futex word)."),
         Field("ack_status", "<i4", "0, or a negative errno."),
-        Field("message", "<u1", "Why a command failed, or the last self-test's words; NUL-terminated.", count=256),
+        Field(
+            "message",
+            "<u1",
+            "Why a command failed, or the last self-test's words; NUL-terminated.",
+            count=256,
+        ),
         # --- window, written by gputap before START
         Field("mode", "<u4", "`CaptureMode`."),
         Field("budget_ppm", "<u4", "Share of the target's time we may cost in BURSTS.", unit="ppm"),
-        Field("window_ns", "<u8", "Length of the window; the agent closes it by itself. 0 = until STOP.", unit="ns"),
+        Field(
+            "window_ns",
+            "<u8",
+            "Length of the window; the agent closes it by itself. 0 = until STOP.",
+            unit="ns",
+        ),
         Field("event_cost_ns", "<u4", "What one recorded event costs the target.", unit="ns"),
         Field("armed_cost_ns", "<u4", "What one seen but unrecorded event costs.", unit="ns"),
         Field("want_stacks", "<u4", "1: walk Python stacks and module paths."),
@@ -436,9 +482,15 @@ CONTROL_HEADER: Final = Struct(
         Field("min_burst_steps", "<u4", "A burst records at least so many whole steps."),
         # --- Python mailbox
         Field("request_length", "<u4", "Bytes of source."),
-        Field("request_timeout_ms", "<u4", "How long to wait for the GIL and the answer.", unit="ms"),
+        Field(
+            "request_timeout_ms", "<u4", "How long to wait for the GIL and the answer.", unit="ms"
+        ),
         Field("result_length", "<u4", "Bytes of the answer."),
-        Field("result_status", "<i4", "0 ok, 1 exception (answer is its text), -110 time-out, -95 no Python."),
+        Field(
+            "result_status",
+            "<i4",
+            "0 ok, 1 exception (answer is its text), -110 time-out, -95 no Python.",
+        ),
         # --- state and counters, written by the agent
         Field("state", "<u4", "`AgentState`."),
         Field("stop_reason", "<u4", "`StopReason`."),
@@ -447,7 +499,9 @@ CONTROL_HEADER: Final = Struct(
         Field("agent_ticks", "<u8", "Heartbeat: raised at each turn of the control thread."),
         Field("window_start_ticks", "<u8", "When START took effect.", unit="ticks"),
         Field("window_end_ticks", "<u8", "When the window closed; 0 while open.", unit="ticks"),
-        Field("recorded_ticks", "<u8", "Time during which every operator was recorded.", unit="ticks"),
+        Field(
+            "recorded_ticks", "<u8", "Time during which every operator was recorded.", unit="ticks"
+        ),
         Field("events", "<u8", "Events recorded, all rings."),
         Field("armed_events", "<u8", "Events seen while armed but not recorded."),
         Field("boundaries", "<u8", "Step boundaries seen (optimizer ends, loader iterations)."),
@@ -505,16 +559,39 @@ EVENTS: Final = Table(
     (
         Column("start_ns", "int64", "Start, unix time.", unit="ns"),
         Column("duration_ns", "int64", "Length.", unit="ns"),
-        Column("tid", "int32", "OS thread id, as seen from gputap's pid namespace.", otlp="thread.id"),
+        Column(
+            "tid", "int32", "OS thread id, as seen from gputap's pid namespace.", otlp="thread.id"
+        ),
         Column("depth", "int16", "Nesting depth among recorded events of the thread, outermost 0."),
-        Column("kind", "dictionary", "operator, autograd, user_scope, torchscript, gc, collective.", otlp="gputap.kind"),
+        Column(
+            "kind",
+            "dictionary",
+            "operator, autograd, user_scope, torchscript, gc, collective.",
+            otlp="gputap.kind",
+        ),
         Column("name", "dictionary", "Operator, autograd node or scope name, whole."),
-        Column("seq", "int64", "Autograd sequence number joining forward and backward; null if none."),
-        Column("fwd_tid", "int32", "Thread of the forward operator of an autograd node; null if unknown."),
-        Column("module", "dictionary", "Qualified name of the innermost nn.Module; '' is the root; null if none.", otlp="gputap.module"),
+        Column(
+            "seq", "int64", "Autograd sequence number joining forward and backward; null if none."
+        ),
+        Column(
+            "fwd_tid",
+            "int32",
+            "Thread of the forward operator of an autograd node; null if unknown.",
+        ),
+        Column(
+            "module",
+            "dictionary",
+            "Qualified name of the innermost nn.Module; '' is the root; null if none.",
+            otlp="gputap.module",
+        ),
         Column("module_class", "dictionary", "Class of that module.", otlp="gputap.module.class"),
         Column("stack_id", "int32", "Row group in `stacks`; null if no Python stack."),
-        Column("shapes", "dictionary", "Input shapes and dtypes as JSON; null if not asked for.", otlp="gputap.input.shapes"),
+        Column(
+            "shapes",
+            "dictionary",
+            "Input shapes and dtypes as JSON; null if not asked for.",
+            otlp="gputap.input.shapes",
+        ),
         Column("flags", "int8", "Bits of `EventFlag`."),
     ),
 )
@@ -525,10 +602,14 @@ STACKS: Final = Table(
     (
         Column("stack_id", "int32", "Joins `events.stack_id` within a rank."),
         Column("frame", "int16", "0 is the innermost frame."),
-        Column("function", "dictionary", "Qualified name of the function.", otlp="code.function.name"),
+        Column(
+            "function", "dictionary", "Qualified name of the function.", otlp="code.function.name"
+        ),
         Column("file", "dictionary", "Source file.", otlp="code.file.path"),
         Column("line", "int32", "Line being executed; 0 if unknown.", otlp="code.line.number"),
-        Column("module", "dictionary", "nn.Module called by this frame; null if it is no module call."),
+        Column(
+            "module", "dictionary", "nn.Module called by this frame; null if it is no module call."
+        ),
         Column("module_class", "dictionary", "Class of that module."),
     ),
 )
@@ -541,7 +622,9 @@ STEPS: Final = Table(
         Column("start_ns", "int64", "Start, unix time.", unit="ns"),
         Column("duration_ns", "int64", "Length.", unit="ns"),
         Column("tid", "int32", "Thread that runs the steps."),
-        Column("boundary", "dictionary", "What marks the step: optimizer, loader, module, iteration."),
+        Column(
+            "boundary", "dictionary", "What marks the step: optimizer, loader, module, iteration."
+        ),
         Column("recorded", "bool", "True if every operator of the step was recorded."),
         Column("whole", "bool", "False if the window's edge cut the step."),
         Column("micro_steps", "int32", "Forward-backward passes in it (gradient accumulation)."),
@@ -550,7 +633,12 @@ STEPS: Final = Table(
         Column("backward_ns", "int64", "Backward pass; 0 if not recorded.", unit="ns"),
         Column("optimizer_ns", "int64", "Optimizer step and zero_grad.", unit="ns"),
         Column("other_ns", "int64", "The rest: Python, gaps, unrecorded work.", unit="ns"),
-        Column("gap_ns", "int64", "Part of the step with no operator on the step's thread; null if not recorded.", unit="ns"),
+        Column(
+            "gap_ns",
+            "int64",
+            "Part of the step with no operator on the step's thread; null if not recorded.",
+            unit="ns",
+        ),
         Column("gc_ns", "int64", "Python garbage collection.", unit="ns"),
         Column("collective_ns", "int64", "At least one collective in flight.", unit="ns"),
         Column("events", "int64", "Events recorded in it."),
@@ -564,15 +652,43 @@ COLLECTIVES: Final = Table(
         Column("start_ns", "int64", "Start, unix time.", unit="ns"),
         Column("duration_ns", "int64", "Length.", unit="ns"),
         Column("tid", "int32", "Thread that called it."),
-        Column("op", "dictionary", "all_reduce, all_gather, broadcast, ...", otlp="gputap.collective.op"),
-        Column("backend", "dictionary", "gloo, nccl, mpi, ucc; null if unknown.", otlp="gputap.collective.backend"),
-        Column("group_name", "dictionary", "Process group; null if unknown.", otlp="gputap.collective.group"),
+        Column(
+            "op",
+            "dictionary",
+            "all_reduce, all_gather, broadcast, ...",
+            otlp="gputap.collective.op",
+        ),
+        Column(
+            "backend",
+            "dictionary",
+            "gloo, nccl, mpi, ucc; null if unknown.",
+            otlp="gputap.collective.backend",
+        ),
+        Column(
+            "group_name",
+            "dictionary",
+            "Process group; null if unknown.",
+            otlp="gputap.collective.group",
+        ),
         Column("seq", "int64", "Sequence number in its group.", otlp="gputap.collective.seq"),
-        Column("bytes", "int64", "Payload of this rank's input; null if unknown.", unit="bytes", otlp="gputap.collective.bytes"),
-        Column("dtype", "dictionary", "Element type; null if unknown.", otlp="gputap.collective.dtype"),
+        Column(
+            "bytes",
+            "int64",
+            "Payload of this rank's input; null if unknown.",
+            unit="bytes",
+            otlp="gputap.collective.bytes",
+        ),
+        Column(
+            "dtype", "dictionary", "Element type; null if unknown.", otlp="gputap.collective.dtype"
+        ),
         Column("world_size", "int32", "Ranks in the group; null if unknown."),
         Column("step", "int64", "Step that it began in; null if outside."),
-        Column("timing_source", "dictionary", "host_call, host_work, flight_recorder, device.", otlp="gputap.timing_source"),
+        Column(
+            "timing_source",
+            "dictionary",
+            "host_call, host_work, flight_recorder, device.",
+            otlp="gputap.timing_source",
+        ),
     ),
 )
 
@@ -581,7 +697,9 @@ THREADS: Final = Table(
     "Threads of the target that were seen.",
     (
         Column("tid", "int32", "OS thread id, as seen from gputap's pid namespace."),
-        Column("name", "dictionary", "Python's name of the thread where it has one, else the kernel's."),
+        Column(
+            "name", "dictionary", "Python's name of the thread where it has one, else the kernel's."
+        ),
         Column("torch_tid", "int32", "torch's own number; null if unknown."),
         Column("is_main", "bool", "True for the main thread."),
         Column("events", "int64", "Events recorded on it."),

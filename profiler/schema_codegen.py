@@ -76,13 +76,21 @@ def markdown_page() -> str:
         "",
         "Generated from `profiler/schema.py` by `make gen`. Do not edit.",
         "",
-        f"Shared-memory layout version {schema.ABI_VERSION}, capture version {schema.CAPTURE_VERSION}.",
+        f"Shared-memory layout version {schema.ABI_VERSION}, "
+        f"capture version {schema.CAPTURE_VERSION}.",
         "",
         "## Tables of a capture",
         "",
     ]
     for table in schema.TABLES:
-        lines += [f"### {table.name}", "", table.doc, "", "| column | type | unit | meaning |", "|---|---|---|---|"]
+        lines += [
+            f"### {table.name}",
+            "",
+            table.doc,
+            "",
+            "| column | type | unit | meaning |",
+            "|---|---|---|---|",
+        ]
         lines += [f"| {c.name} | {c.type} | {c.unit} | {c.doc} |" for c in table.columns]
         lines += [""]
     lines += ["## Enumerations", ""]
@@ -112,7 +120,9 @@ def generated() -> dict[Path, str]:
 
 def main(arguments: list[str]) -> int:
     """Write, or with `--check` compare. Returns the exit code."""
-    stale = [path for path, text in generated().items() if not path.exists() or path.read_text() != text]
+    stale = [
+        path for path, text in generated().items() if not path.exists() or path.read_text() != text
+    ]
     if "--check" in arguments:
         for path in stale:
             print(f"stale: {path.relative_to(ROOT)}; run `make gen`", file=sys.stderr)

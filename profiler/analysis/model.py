@@ -1,0 +1,179 @@
+"""What analysis answers: plain frozen data, rendered by dashboards and printed as `--json`.
+
+All times are integer nanoseconds; starts are unix time. A figure that could not be measured is
+None, never 0, and the reason is in `Report.abstained`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Literal
+
+REPORT_VERSION: Final = 1
+"""Version of the report's JSON form, key `schema`."""
+
+Severity = Literal["critical", "warning", "info"]
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """Where a step's time went on its thread. The five add up to the step to the nanosecond."""
+
+    data_wait_ns: int
+    forward_ns: int
+    backward_ns: int
+    optimizer_ns: int
+    other_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step. `gap_ns`, part of any phase, is time with no operator on the step's thread."""
+
+    step: int
+    start_ns: int
+    dur_ns: int
+    recorded: bool
+    whole: bool
+    boundary: str
+    micro_steps: int
+    phases: Phases
+    gap_ns: int | None
+    gc_ns: int
+    collective_ns: int
+    events: int
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """An operator or autograd node, over all recorded whole steps and ranks."""
+
+    name: str
+    kind: str
+    count: int
+    total_ns: int
+    self_ns: int
+    mean_ns: int
+    share: float
+    """Self time over the recorded steps' time."""
+    top_module: str | None
+    top_source: str | None
+    """`file:line function` with most of its self time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One nn.Module, own operators only (`self_*`) and with everything below it (`total_ns`)."""
+
+    name: str
+    module_class: str
+    count: int
+    forward_ns: int
+    backward_ns: int
+    self_forward_ns: int
+    self_backward_ns: int
+    total_ns: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Collective:
+    """Collectives of one operation, backend, group and size."""
+
+    op: str
+    backend: str | None
+    group_name: str | None
+    dtype: str | None
+    count: int
+    bytes: int | None
+    total_ns: int
+    mean_ns: int
+    max_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One claim with numbers, what proves it, what could be gained at most, and what to do."""
+
+    rule: str
+    severity: Severity
+    claim: str
+    evidence: tuple[dict[str, Any], ...]
+    ceiling_ns: int | None
+    """Upper bound of the gain per step. Ceilings overlap: never add them up."""
+    advice: str
+    rank: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Abstained:
+    """A question that this capture cannot answer, and why. Never the same as healthy."""
+
+    rule: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """The price of looking, measured in this very run."""
+
+    recorded_share: float
+    """Share of the steps (of the window, where there are no steps) with every operator recorded."""
+    slowdown_recorded: float | None
+    """Median recorded step over median unrecorded step, minus 1. None without both kinds."""
+    slowdown_window: float | None
+    """The same, weighed by the share of steps recorded: what the job paid."""
+    pause_ns: int
+    """How long one thread of the target was stopped at attach."""
+    events: int
+    dropped: dict[str, int]
+    """Lost events by cause, only causes above zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """One process of the job."""
+
+    rank: int
+    world_size: int | None
+    host: str
+    pid: int
+    window_ns: int
+    breakdown: dict[str, int] | None
+    """compute, exposed_comm, exposed_memcpy, idle of the GPU; None below level `device`."""
+    phases: Phases | None
+    """Sum over whole recorded steps; None if there are none."""
+    gap_ns: int | None
+    gc_ns: int
+    steps_found: int
+    steps_recorded: int
+    median_step_ns: int | None
+    steps: tuple[Step, ...]
+    overhead: Overhead
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything the verdict, the page and `--json` need."""
+
+    level: str
+    level_reasons: tuple[str, ...]
+    mode: str
+    job: str
+    target: dict[str, Any]
+    """python, torch, command, device and so on, from the manifest."""
+    ranks: tuple[Rank, ...]
+    operators: tuple[Operator, ...]
+    modules: tuple[Module, ...]
+    collectives: tuple[Collective, ...]
+    findings: tuple[Finding, ...]
+    """Most important first."""
+    abstained: tuple[Abstained, ...]
+    kernels: tuple[dict[str, Any], ...] = ()
+    simulated: bool = False
+    schema: int = field(default=REPORT_VERSION)
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """The report as plain JSON data; documented in docs/report.md."""
+    return asdict(report)
