@@ -1,1 +1,1 @@
-"""TODO."""
+"""Sends captures out, one destination per file. Reads captures and never changes them."""

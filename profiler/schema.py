@@ -406,7 +406,11 @@ PYTHON_LAYOUT: Final = Struct(
         Field("unicode_ascii_data", "<i4", "str: characters of a compact ascii string."),
         Field("bytes_size", "<i4", "bytes: length."),
         Field("bytes_data", "<i4", "bytes: first byte."),
-        Field("pad0", "<u1", "Reserved.", count=28),
+        Field(
+            "unicode_data", "<i4", "str: characters of a compact non-ascii string; 0 = not known."
+        ),
+        Field("unicode_kind_shift", "<i4", "str: where the 3 bits of the kind are in the state."),
+        Field("pad0", "<u1", "Reserved.", count=20),
     ),
 )
 
@@ -507,7 +511,19 @@ CONTROL_HEADER: Final = Struct(
         Field("boundaries", "<u8", "Step boundaries seen (optimizer ends, loader iterations)."),
         Field("bursts", "<u8", "Bursts recorded."),
         Field("dropped", "<u8", "Lost events by `DropCause`.", count=16),
-        Field("pad1", "<u8", "Reserved.", count=8),
+        Field("user_events", "<u8", "User scopes seen, recorded or not."),
+        Field("user_ticks", "<u8", "Time during which user scopes were recorded.", unit="ticks"),
+        Field(
+            "spent_ns", "<u8", "What the events so far cost the target, by these prices.", unit="ns"
+        ),
+        Field(
+            "user_cost_ns",
+            "<u4",
+            "What one user scope costs the target; written before START, 0 = the agent's default.",
+            unit="ns",
+        ),
+        Field("pad3", "<u4", "Reserved."),
+        Field("pad1", "<u8", "Reserved.", count=4),
         # --- layouts, written by gputap before CONFIGURE
         Field("torch_layout", "<u1", "`TorchLayout`.", count=64),
         Field("python_layout", "<u1", "`PythonLayout`.", count=128),

@@ -68,6 +68,7 @@ class Module:
     name: str
     module_class: str
     count: int
+    """Operators that ran in it or below it, forward and backward."""
     forward_ns: int
     backward_ns: int
     self_forward_ns: int
@@ -150,6 +151,8 @@ class Rank:
     median_step_ns: int | None
     steps: tuple[Step, ...]
     overhead: Overhead
+    mode: str = ""
+    """Lower-case name of a `CaptureMode`."""
 
 
 @dataclass(frozen=True, slots=True)

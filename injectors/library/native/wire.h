@@ -271,7 +271,9 @@ struct gputap_python_layout {
   int32_t unicode_ascii_data; /* str: characters of a compact ascii string. */
   int32_t bytes_size; /* bytes: length. */
   int32_t bytes_data; /* bytes: first byte. */
-  uint8_t pad0[28]; /* Reserved. */
+  int32_t unicode_data; /* str: characters of a compact non-ascii string; 0 = not known. */
+  int32_t unicode_kind_shift; /* str: where the 3 bits of the kind are in the state. */
+  uint8_t pad0[20]; /* Reserved. */
 };
 GPUTAP_ASSERT(sizeof(struct gputap_python_layout) == 128);
 GPUTAP_ASSERT(offsetof(struct gputap_python_layout, version) == 0);
@@ -299,7 +301,9 @@ GPUTAP_ASSERT(offsetof(struct gputap_python_layout, unicode_ascii_mask) == 84);
 GPUTAP_ASSERT(offsetof(struct gputap_python_layout, unicode_ascii_data) == 88);
 GPUTAP_ASSERT(offsetof(struct gputap_python_layout, bytes_size) == 92);
 GPUTAP_ASSERT(offsetof(struct gputap_python_layout, bytes_data) == 96);
-GPUTAP_ASSERT(offsetof(struct gputap_python_layout, pad0) == 100);
+GPUTAP_ASSERT(offsetof(struct gputap_python_layout, unicode_data) == 100);
+GPUTAP_ASSERT(offsetof(struct gputap_python_layout, unicode_kind_shift) == 104);
+GPUTAP_ASSERT(offsetof(struct gputap_python_layout, pad0) == 108);
 
 /* First page of the shared memory: who, where everything is, commands, counters. */
 struct gputap_control_header {
@@ -370,7 +374,12 @@ struct gputap_control_header {
   uint64_t boundaries; /* Step boundaries seen (optimizer ends, loader iterations). */
   uint64_t bursts; /* Bursts recorded. */
   uint64_t dropped[16]; /* Lost events by `DropCause`. */
-  uint64_t pad1[8]; /* Reserved. */
+  uint64_t user_events; /* User scopes seen, recorded or not. */
+  uint64_t user_ticks; /* Time during which user scopes were recorded. */
+  uint64_t spent_ns; /* What the events so far cost the target, by these prices. */
+  uint32_t user_cost_ns; /* What one user scope costs the target; written before START, 0 = the agent's default. */
+  uint32_t pad3; /* Reserved. */
+  uint64_t pad1[4]; /* Reserved. */
   uint8_t torch_layout[64]; /* `TorchLayout`. */
   uint8_t python_layout[128]; /* `PythonLayout`. */
   uint8_t pad2[3104]; /* Reserved. */
@@ -443,7 +452,12 @@ GPUTAP_ASSERT(offsetof(struct gputap_control_header, armed_events) == 584);
 GPUTAP_ASSERT(offsetof(struct gputap_control_header, boundaries) == 592);
 GPUTAP_ASSERT(offsetof(struct gputap_control_header, bursts) == 600);
 GPUTAP_ASSERT(offsetof(struct gputap_control_header, dropped) == 608);
-GPUTAP_ASSERT(offsetof(struct gputap_control_header, pad1) == 736);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, user_events) == 736);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, user_ticks) == 744);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, spent_ns) == 752);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, user_cost_ns) == 760);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, pad3) == 764);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, pad1) == 768);
 GPUTAP_ASSERT(offsetof(struct gputap_control_header, torch_layout) == 800);
 GPUTAP_ASSERT(offsetof(struct gputap_control_header, python_layout) == 864);
 GPUTAP_ASSERT(offsetof(struct gputap_control_header, pad2) == 992);

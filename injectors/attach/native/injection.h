@@ -1,0 +1,46 @@
+/* One injection: what is asked, what is known, what came of it. */
+#ifndef GPUTAP_INJECTION_H
+#define GPUTAP_INJECTION_H
+
+#include "arch.h"
+#include "boot.h"
+#include "modules.h"
+#include "window.h"
+
+enum { BOOT_PAGE = 4096, BOOT_SIZE = 2 * BOOT_PAGE }; /* code, then data */
+
+struct injection {
+  /* asked */
+  pid_t pid;
+  const char *agent; /* path of the library, as we see it */
+  unsigned timeout_ms;
+  uint32_t ring_count, ring_capacity;
+  bool dry_run, trust_seccomp;
+
+  /* known */
+  uint64_t deadline_ns;
+  uint64_t abi[2];
+  const unsigned char *library;
+  size_t library_size;
+  struct modules modules;
+  struct arch_gadgets gadgets;
+  uint64_t dlopen, dlsym, dlerror, munmap, pthread_create, pthread_detach;
+  uint64_t resident_enter; /* 0: the agent has to be loaded */
+  long long filters;       /* seccomp filters that were found harmless */
+
+  /* came of it */
+  uint64_t page;
+  pid_t tid;
+  unsigned stops;
+  uint64_t resolve_ns, pause_ns, load_ns;
+  int control_fd;
+};
+
+/* Each step either succeeds or ends the helper through refuse(). */
+void preflight(struct injection *injection);    /* preflight.c: may it be tapped, is it of a kind that can be */
+void resolve(struct injection *injection);      /* resolve.c: addresses; only reads */
+void check_seccomp(struct injection *injection); /* preflight.c: stops one thread for a moment if there is a filter */
+void create_thread(struct injection *injection); /* create_thread.c: the window */
+void load_agent(struct injection *injection);   /* load_agent.c: handshake with the new thread */
+
+#endif

@@ -1,0 +1,214 @@
+#include "threads.h"
+
+#include "ring.h"
+
+namespace gputap {
+
+__thread ThreadState *t_state;
+
+namespace {
+
+constexpr uint32_t kMostThreads = 8192;
+constexpr uint32_t kRoundsBeforeReuse = 2;
+
+ThreadState *all[kMostThreads];
+uint32_t all_count; /* may pass kMostThreads when threads race for the last place */
+bool has_membarrier;
+
+uint32_t known() {
+  uint32_t count = load_acquire(&all_count);
+  return count < kMostThreads ? count : kMostThreads;
+}
+
+void give_back(Context *context) {
+  ThreadState *owner = context->owner;
+  context->open = 0;
+  if (GPUTAP_LIKELY(thread_is_current(owner))) {
+    context->next = owner->free;
+    owner->free = context;
+    return;
+  }
+  Context *top = load(&owner->returned);
+  do context->next = top;
+  while (!__atomic_compare_exchange_n(&owner->returned, &top, context, true, __ATOMIC_RELEASE,
+                                      __ATOMIC_RELAXED));
+}
+
+void destroy(Context *) {}
+
+// Itanium C++ ABI: offset to top, type information, complete destructor, deleting destructor. An
+// object points at the third.
+struct {
+  intptr_t offset_to_top;
+  const void *type;
+  void (*destructors[2])(Context *);
+} const context_vtable = {0, nullptr, {destroy, give_back}};
+
+void fill_pool(ThreadState *thread) {
+  thread->free = nullptr;
+  for (uint32_t i = kContexts; i-- > 0;) {
+    Context *context = &thread->contexts[i];
+    context->vtable = context_vtable.destructors;
+    context->owner = thread;
+    context->next = thread->free;
+    thread->free = context;
+  }
+}
+
+ThreadState *take_freed() {
+  for (uint32_t i = 0; i < known(); i++) {
+    ThreadState *thread = load_acquire(&all[i]);
+    if (thread && load(&thread->taken) == kNobodys && change(&thread->taken, kNobodys, kBeingTaken))
+      return thread;
+  }
+  return nullptr;
+}
+
+ThreadState *make_new() {
+  if (load(&all_count) >= kMostThreads) return nullptr;
+  ThreadState *thread = (ThreadState *)sys::map_private(sizeof(ThreadState));
+  if (!thread) return nullptr;
+  fill_pool(thread);
+  thread->taken = kBeingTaken;
+  uint32_t place = add(&all_count, 1u);
+  if (place >= kMostThreads) {
+    sys::unmap(thread, sizeof(ThreadState));
+    return nullptr;
+  }
+  store_release(&all[place], thread);
+  return thread;
+}
+
+uint32_t free_contexts(ThreadState *thread) {
+  Context *back = exchange(&thread->returned, nullptr);
+  while (back) {
+    Context *next = back->next;
+    back->next = thread->free;
+    thread->free = back;
+    back = next;
+  }
+  uint32_t count = 0;
+  for (Context *c = thread->free; c && count <= kContexts; c = c->next) count++;
+  return count;
+}
+
+void end_ring(ThreadState *thread, Live *live) {
+  if (!thread->ring || thread->session != live->session || !live->header) return;
+  store_release(&thread->ring->state, GPUTAP_RING_STATE_THREAD_ENDED);
+  thread->ring = nullptr;
+}
+
+}  // namespace
+
+ThreadState *thread_create() {
+  ThreadState *thread = take_freed();
+  if (!thread) thread = make_new();
+  if (!thread) return nullptr;
+  thread->pointer = thread_pointer();
+  thread->pid = (uint32_t)sys::getpid();
+  thread->tid = (uint32_t)sys::gettid();
+  thread->window = 0;
+  thread->session = 0;
+  thread->quiet_rounds = 0;
+  store(&thread->dead, 0);
+  store_release(&thread->taken, kTaken);
+  t_state = thread;
+  return thread;
+}
+
+void thread_enter_window(ThreadState *thread, Live *live, uint32_t torch_tid) {
+  thread->window = live->window;
+  thread->opened = thread->closed = 0;
+  store(&thread->closed_elsewhere, 0);
+  thread->gc_start_ticks = 0;
+  if (thread->session == live->session) return;
+  // Also the way of a forked child into a session of its own: its ids are new.
+  thread->pid = (uint32_t)sys::getpid();
+  thread->tid = (uint32_t)sys::gettid();
+  __builtin_memset(thread->names, 0, sizeof thread->names);
+  __builtin_memset(thread->texts, 0, sizeof thread->texts);
+  __builtin_memset(thread->stacks, 0, sizeof thread->stacks);
+  thread->last_stack_hash = 0;
+  thread->session = live->session;
+  ring_claim(thread, live, torch_tid);
+}
+
+Context *context_take_returned(ThreadState *thread) {
+  thread->free = exchange(&thread->returned, nullptr);
+  return thread->free;
+}
+
+ThreadTotals threads_totals() {
+  ThreadTotals totals = {0, 0, 0};
+  for (uint32_t i = 0; i < known(); i++) {
+    ThreadState *thread = load_acquire(&all[i]);
+    if (!thread) continue;
+    totals.op_events += load(&thread->op_events);
+    totals.armed_events += load(&thread->armed_events);
+    totals.user_events += load(&thread->user_events);
+  }
+  return totals;
+}
+
+bool threads_drain(int64_t timeout_ns) {
+  if (!has_membarrier) return false;
+  if (sys::call(sys::kMembarrier, sys::kMembarrierPrivate, 0) != 0) return false;
+  int64_t deadline = sys::monotonic_ns() + timeout_ns;
+  for (uint32_t i = 0; i < known(); i++) {
+    ThreadState *thread = load_acquire(&all[i]);
+    while (thread && load_acquire(&thread->in_callback)) {
+      if (sys::monotonic_ns() > deadline) return false;
+      // A state left behind by a thread that died, or by the parent of this forked child, inside a
+      // callback.
+      if (thread->pid != (uint32_t)sys::getpid() ||
+          !sys::thread_is_alive((int)thread->pid, (int)thread->tid))
+        break;
+      sys::sleep_ns(20000);
+    }
+  }
+  return true;
+}
+
+uint64_t threads_open_contexts(uint32_t window) {
+  uint64_t open = 0;
+  for (uint32_t i = 0; i < known(); i++) {
+    ThreadState *thread = load_acquire(&all[i]);
+    if (!thread || thread->window != window) continue;
+    for (const Context &context : thread->contexts)
+      open += load(&context.open) && context.window == window;
+  }
+  return open;
+}
+
+void threads_recycle(Live *live) {
+  int pid = sys::getpid();
+  for (uint32_t i = 0; i < known(); i++) {
+    ThreadState *thread = load_acquire(&all[i]);
+    // A state that the parent of this forked child left is not ours to judge: the thread that
+    // forked still has it, under its old number.
+    if (!thread || load_acquire(&thread->taken) != kTaken || thread->pid != (uint32_t)pid) continue;
+    if (!thread->dead) {
+      if (sys::thread_is_alive(pid, (int)thread->tid)) continue;
+      store_release(&thread->dead, 1);
+      end_ring(thread, live);
+      continue;
+    }
+    // Two rounds of the control thread: whoever took the thread for alive is done by then.
+    if (++thread->quiet_rounds < kRoundsBeforeReuse) continue;
+    if (free_contexts(thread) == kContexts) store_release(&thread->taken, kNobodys);
+  }
+  gputap_control_header *header = live->header;
+  for (uint32_t i = 0; i < header->ring_count; i++) {
+    gputap_ring_header *ring = ring_at(header, i);
+    if (load_acquire(&ring->state) == GPUTAP_RING_STATE_THREAD_ENDED &&
+        load(&ring->head) == load_acquire(&ring->tail))
+      store_release(&ring->state, GPUTAP_RING_STATE_FREE);
+  }
+}
+
+bool threads_prepare() {
+  has_membarrier = sys::call(sys::kMembarrier, sys::kMembarrierRegisterPrivate, 0) == 0;
+  return has_membarrier;
+}
+
+}  // namespace gputap

@@ -1,0 +1,203 @@
+"""Collectives of one rank: rows for the `collectives` table, and sums by kind.
+
+torch shows a collective up to twice: the call (`c10d::allreduce_`), which returns when the work is
+queued, and the work itself (`gloo:all_reduce`), which lasts until all ranks are done. Where works
+were seen they are the collectives; the calls are then only CPU time.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from gputap.profiler import schema
+from gputap.profiler.analysis.intervals import Ints, Mask, Union, containing, outermost, union
+from gputap.profiler.analysis.load import ARRAYS, LISTS, Events, RankData
+from gputap.profiler.analysis.model import Collective
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from gputap.profiler.analysis.steps import Cuts
+
+_WORK: Final = re.compile(r"(gloo|nccl|mpi|ucc|xccl|hccl):(\w+)")
+_CALL: Final = re.compile(r"(?:_?c10d(?:_functional)?)::(\w+)")
+_WAITS: Final = frozenset({"wait_tensor", "monitored_barrier_wait"})
+_OPS: Final = {
+    "allreduce": "all_reduce",
+    "allreduce_coalesced": "all_reduce",
+    "allgather": "all_gather",
+    "_allgather_base": "all_gather",
+    "allgather_coalesced": "all_gather",
+    "allgather_into_tensor_coalesced": "all_gather",
+    "all_gather_into_tensor": "all_gather",
+    "_reduce_scatter_base": "reduce_scatter",
+    "reduce_scatter_tensor": "reduce_scatter",
+    "reduce_scatter_tensor_coalesced": "reduce_scatter",
+    "alltoall": "all_to_all",
+    "alltoall_base": "all_to_all",
+    "all_to_all_single": "all_to_all",
+    "recv_any_source": "recv",
+}
+_SIZES: Final = {
+    "bool": 1,
+    "byte": 1,
+    "uint8": 1,
+    "char": 1,
+    "int8": 1,
+    "half": 2,
+    "float16": 2,
+    "bfloat16": 2,
+    "short": 2,
+    "int16": 2,
+    "int": 4,
+    "int32": 4,
+    "float": 4,
+    "float32": 4,
+    "long": 8,
+    "int64": 8,
+    "double": 8,
+    "float64": 8,
+}
+
+
+def collective_union(data: RankData) -> Union:
+    """When at least one collective was in flight."""
+    found = collectives(data)
+    return union(found.start, found.end)
+
+
+def collectives(data: RankData) -> Events:
+    """One event per collective, by start: works where there are any, else outermost calls."""
+    pieces = [e.take(_works(e)) for e in (data.events, data.flights)]
+    if not any(map(len, pieces)):
+        calls = _calls(data.events)
+        calls[calls] = _outermost_calls(data.events, calls)
+        pieces = [data.events.take(calls)]
+    found = max(pieces, key=len)
+    if len(pieces) == 2 and min(map(len, pieces)):
+        found = _concatenated(pieces)
+    return found.take(np.argsort(found.start, kind="stable"))
+
+
+def collective_rows(data: RankData, cuts: Cuts, *, world_size: int | None = None) -> pa.Table:
+    """Rows of `schema.COLLECTIVES` for one rank. `seq` counts from the window's start."""
+    import pyarrow as pa
+
+    found = collectives(data)
+    labels = [parse_name(n) for n in found.names]
+    payloads = [_payload(t) for t in found.shape_texts]
+    step = containing(found.start, cuts.start, cuts.end)
+    name = found.name.tolist()
+    payload = [payloads[c] if c >= 0 else (None, None) for c in found.shapes.tolist()]
+    is_work = [labels[c][0] is not None for c in name]
+    columns: dict[str, Any] = {
+        "start_ns": found.start,
+        "duration_ns": found.end - found.start,
+        "tid": found.tid,
+        "op": [labels[c][1] for c in name],
+        "backend": [labels[c][0] for c in name],
+        "group_name": [None] * len(found),
+        "seq": np.where(found.seq >= 0, found.seq, np.arange(len(found))),
+        "bytes": [p[0] for p in payload],
+        "dtype": [p[1] for p in payload],
+        "world_size": [world_size] * len(found),
+        "step": [None if s < 0 else s for s in step.tolist()],
+        "timing_source": ["host_work" if w else "host_call" for w in is_work],
+    }
+    target = schema.arrow_schema(schema.COLLECTIVES)
+    return pa.Table.from_arrays([_column(columns[f.name], f.type) for f in target], schema=target)
+
+
+def merge_collectives(tables: Iterable[pa.Table]) -> tuple[Collective, ...]:
+    """Collectives of all ranks by operation, backend, group, type and size; longest first."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    keys = ("op", "backend", "group_name", "dtype", "bytes")
+    for table in tables:
+        columns = [table.column(k).to_pylist() for k in keys]
+        lengths = table.column("duration_ns").to_pylist()
+        for key, ns in zip(zip(*columns, strict=True), lengths, strict=True):
+            groups.setdefault(key, []).append(ns)
+    made = [_collective(key, ns) for key, ns in groups.items()]
+    return tuple(sorted(made, key=lambda c: -c.total_ns))
+
+
+def parse_name(name: str) -> tuple[str | None, str]:
+    """Backend (None if the name does not tell) and operation: `gloo:all_reduce`."""
+    work = _WORK.match(name)
+    if work:
+        return work[1], _OPS.get(work[2], work[2])
+    call = _CALL.match(name)
+    op = call[1].rstrip("_") if call else name
+    return None, _OPS.get(op, op)
+
+
+def _collective(key: tuple[Any, ...], lengths: Sequence[int]) -> Collective:
+    op, backend, group_name, dtype, size = key
+    return Collective(
+        op=op,
+        backend=backend,
+        group_name=group_name,
+        dtype=dtype,
+        count=len(lengths),
+        bytes=size,
+        total_ns=sum(lengths),
+        mean_ns=sum(lengths) // len(lengths),
+        max_ns=max(lengths),
+    )
+
+
+def _works(events: Events) -> Mask:
+    return _with_names(events, [bool(_WORK.match(n)) for n in events.names])
+
+
+def _calls(events: Events) -> Mask:
+    matches = [_CALL.match(n) for n in events.names]
+    return _with_names(events, [m is not None and m[1] not in _WAITS for m in matches])
+
+
+def _with_names(events: Events, hit: Sequence[bool]) -> Mask:
+    table = np.array([*hit, False], np.bool_)
+    found: Mask = table[events.name]
+    return found
+
+
+def _outermost_calls(events: Events, calls: Mask) -> Mask:
+    """Of the calls, those in no other. By thread: a later thread starts over."""
+    rows = np.flatnonzero(calls)
+    keep = np.zeros(len(rows), np.bool_)
+    for tid in np.unique(events.tid[rows]):
+        mine = events.tid[rows] == tid
+        keep[mine] = outermost(events.start[rows[mine]], events.end[rows[mine]])
+    return keep
+
+
+def _concatenated(pieces: Sequence[Events]) -> Events:
+    """Events of one rank that share their lists of names."""
+    first = pieces[0]
+    arrays = {f: np.concatenate([getattr(p, f) for p in pieces]) for f in ARRAYS}
+    return Events(**arrays, **{f: getattr(first, f) for f in LISTS})
+
+
+def _payload(text: str) -> tuple[int | None, str | None]:
+    """Bytes and element type of the first tensor in a `shapes` text; Nones if it has none."""
+    try:
+        tensors = json.loads(text)
+        shape, dtype = tensors[0]["shape"], tensors[0]["dtype"]
+        count = int(np.prod([int(n) for n in shape], dtype=np.int64))
+    except (ValueError, TypeError, KeyError, IndexError):
+        return None, None
+    size = _SIZES.get(str(dtype).removeprefix("torch.").lower())
+    return (count * size if size else None), str(dtype)
+
+
+def _column(values: Ints | list[Any], kind: Any) -> Any:
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return pa.array(values, pa.string()).dictionary_encode()
+    return pa.array(values, kind)

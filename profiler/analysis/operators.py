@@ -1,0 +1,124 @@
+"""Operators by name: how often, how long, how long by themselves, and where from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from gputap.profiler.analysis.attribution import Attribution
+from gputap.profiler.analysis.intervals import Ints, Mask
+from gputap.profiler.analysis.load import Codes, Frame, RankData
+from gputap.profiler.analysis.model import Operator
+from gputap.profiler.schema import EventKind
+
+KINDS: Final = (EventKind.OPERATOR, EventKind.AUTOGRAD, EventKind.TORCHSCRIPT)
+_DETAILED: Final = 200
+"""Names, by self time, that get a module and a source line."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpTotal:
+    """One name on one rank."""
+
+    name: str
+    kind: str
+    count: int
+    total_ns: int
+    self_ns: int
+    top_module: str | None
+    top_source: str | None
+    top_self_ns: int
+    """Self time in `top_module`."""
+
+
+def operator_totals(data: RankData, place: Attribution, chosen: Mask) -> list[OpTotal]:
+    """Totals of the chosen events. A name inside itself counts once in the total time."""
+    events, nesting = data.events, data.nesting
+    rows = np.flatnonzero(chosen & events.of_kind(*KINDS) & (events.name >= 0))
+    if not len(rows):
+        return []
+    name, own = events.name[rows], nesting.self_ns[rows]
+    parent = nesting.parent[rows]
+    recursive = (parent >= 0) & (events.name[parent] == name)
+    length = np.where(recursive, 0, events.end[rows] - events.start[rows])
+    size = len(events.names)
+    count = np.bincount(name, minlength=size)
+    total = np.bincount(name, weights=length, minlength=size).astype(np.int64)
+    self_ns = np.bincount(name, weights=own, minlength=size).astype(np.int64)
+    kind = np.zeros(size, np.int8)
+    kind[name[::-1]] = events.kind[rows][::-1]
+    top = np.argsort(-self_ns, kind="stable")[:_DETAILED]
+    modules = _heaviest(name, place.module[rows], own, top)
+    stacks = _heaviest(name, place.stack_id[rows], own, top)
+    kinds = {int(k): k.name.lower() for k in KINDS}
+    result = []
+    for code in np.flatnonzero(count).tolist():
+        module, module_ns = modules.get(code, (-1, 0))
+        stack, _ = stacks.get(code, (-1, 0))
+        result.append(
+            OpTotal(
+                name=events.names[code],
+                kind=kinds[int(kind[code])],
+                count=int(count[code]),
+                total_ns=int(total[code]),
+                self_ns=int(self_ns[code]),
+                top_module=events.modules[module] if module >= 0 else None,
+                top_source=source(data.stacks.frames(stack)) if stack >= 0 else None,
+                top_self_ns=module_ns,
+            )
+        )
+    return result
+
+
+def merge_operators(ranks: Sequence[Sequence[OpTotal]], base_ns: int) -> tuple[Operator, ...]:
+    """Operators of all ranks, most self time first. `base_ns` is the time that shares refer to."""
+    by_name: dict[str, list[OpTotal]] = {}
+    for totals in ranks:
+        for op in totals:
+            by_name.setdefault(op.name, []).append(op)
+    merged = [_merge(ops, base_ns) for ops in by_name.values()]
+    return tuple(sorted(merged, key=lambda op: (-op.self_ns, op.name)))
+
+
+def _merge(ops: list[OpTotal], base_ns: int) -> Operator:
+    top = max(ops, key=lambda op: op.self_ns)
+    count = sum(op.count for op in ops)
+    total_ns = sum(op.total_ns for op in ops)
+    self_ns = sum(op.self_ns for op in ops)
+    return Operator(
+        name=top.name,
+        kind=top.kind,
+        count=count,
+        total_ns=total_ns,
+        self_ns=self_ns,
+        mean_ns=total_ns // count,
+        share=self_ns / base_ns if base_ns else 0.0,
+        top_module=top.top_module,
+        top_source=top.top_source,
+    )
+
+
+def source(frames: Sequence[Frame]) -> str | None:
+    """`file:line function` of the innermost frame outside torch itself; None if there is none."""
+    for frame in frames:
+        if "/torch/" not in frame.file and not frame.file.startswith("<"):
+            return f"{frame.file}:{frame.line} {frame.function}"
+    return None
+
+
+def _heaviest(name: Codes, place: Codes, own: Ints, top: Ints) -> dict[int, tuple[int, int]]:
+    """For the names in `top`: the place with most self time, and how much it is."""
+    wanted = np.zeros(int(name.max()) + 1, np.bool_)
+    wanted[top[top < len(wanted)]] = True
+    rows = np.flatnonzero(wanted[name] & (place >= 0))
+    key = (name[rows].astype(np.int64) << 32) + place[rows]
+    unique, inverse = np.unique(key, return_inverse=True)
+    sums = np.bincount(inverse, weights=own[rows], minlength=len(unique)).astype(np.int64)
+    best: dict[int, tuple[int, int]] = {}
+    for k, ns in zip(unique.tolist(), sums.tolist(), strict=True):
+        if ns > best.get(k >> 32, (-1, -1))[1]:
+            best[k >> 32] = (k & 0xFFFFFFFF, ns)
+    return best

@@ -1,0 +1,285 @@
+"""From a capture to a report, and to its small `steps` and `collectives` tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gputap.profiler import schema
+from gputap.profiler.analysis.attribution import attribute
+from gputap.profiler.analysis.collectives import (
+    collective_rows,
+    collective_union,
+    merge_collectives,
+)
+from gputap.profiler.analysis.compiles import compilations
+from gputap.profiler.analysis.facts import Facts, RankFacts
+from gputap.profiler.analysis.findings import judge
+from gputap.profiler.analysis.intervals import Mask, containing, union
+from gputap.profiler.analysis.load import EVENT_COLUMNS, RankData, rank_data
+from gputap.profiler.analysis.model import Phases, Rank, Report, Step
+from gputap.profiler.analysis.modules import ModuleTotal, merge_modules, module_totals
+from gputap.profiler.analysis.operators import OpTotal, merge_operators, operator_totals
+from gputap.profiler.analysis.overhead import overhead
+from gputap.profiler.analysis.phases import StepPhases, step_phases
+from gputap.profiler.analysis.steps import Cuts, cut_steps
+from gputap.profiler.analysis.track import OPTIMIZER_STEP, Track
+from gputap.profiler.manifest import RankManifest
+from gputap.profiler.schema import EventKind
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from gputap.profiler.capture import Capture
+
+
+@dataclass(frozen=True)
+class RankResult:
+    """What one rank gives: facts for the rules, and rows for the tables."""
+
+    facts: RankFacts
+    modules: list[ModuleTotal]
+    base_ns: int
+    """Time that shares of operators and modules refer to."""
+    steps: pa.Table
+    collectives: pa.Table
+
+
+def analyse(capture: Capture) -> Report:
+    """The report of a capture, rank by rank; memory is that of the largest rank."""
+    results = [analyse_rank(load_rank(capture, r), r) for r in capture.ranks]
+    manifest = capture.manifest
+    return build_report(
+        results,
+        job=manifest.job,
+        level=manifest.level,
+        level_reasons=manifest.level_reasons,
+        simulated=manifest.simulated,
+    )
+
+
+def load_rank(capture: Capture, rank: RankManifest) -> RankData:
+    """One rank's events from a capture."""
+    return rank_data(
+        capture.table("events", EVENT_COLUMNS, rank.rank),
+        rank=rank.rank,
+        stacks=capture.table("stacks", rank=rank.rank),
+        threads=capture.table("threads", rank=rank.rank),
+        window=(rank.window_start_ns, rank.window_end_ns),
+        mode=rank.mode,
+    )
+
+
+def step_rows(capture: Capture, rank: RankManifest) -> pa.Table:
+    """Rows of `schema.STEPS` for one rank."""
+    return analyse_rank(load_rank(capture, rank), rank).steps
+
+
+def derived_tables(capture: Capture, rank: RankManifest) -> dict[str, pa.Table]:
+    """The tables that analysis adds to a capture at its end, by name: steps, collectives."""
+    result = analyse_rank(load_rank(capture, rank), rank)
+    return {"steps": result.steps, "collectives": result.collectives}
+
+
+def analyse_rank(data: RankData, manifest: RankManifest) -> RankResult:
+    """All that can be said from one rank's events alone."""
+    cuts, thread = cut_steps(data)
+    phases = step_phases(thread, cuts)
+    chosen, base_ns = _chosen(data, cuts, manifest)
+    place = attribute(data, thread.tid)
+    totals = operator_totals(data, place, chosen)
+    collectives = collective_rows(data, cuts, world_size=manifest.world_size)
+    gc = data.events.of_kind(EventKind.GC)
+    facts = RankFacts(
+        summary=_summary(data, manifest, cuts, phases),
+        target=manifest.target,
+        cuts=cuts,
+        phases=phases,
+        operators=totals,
+        gc_pauses_ns=(data.events.end - data.events.start)[gc],
+        exposed_ns=_exposed(thread, cuts),
+        compiles=compilations(data),
+        optimizers=_optimizers(data),
+        collectives=collectives,
+    )
+    modules = module_totals(data, place, chosen)
+    return RankResult(facts, modules, base_ns, _step_table(cuts, phases), collectives)
+
+
+def build_report(
+    results: Sequence[RankResult],
+    *,
+    job: str = "",
+    level: str = "framework",
+    level_reasons: tuple[str, ...] = (),
+    simulated: bool = False,
+) -> Report:
+    """Put the ranks together and judge."""
+    base_ns = sum(r.base_ns for r in results)
+    operators: list[list[OpTotal]] = [r.facts.operators for r in results]
+    facts = Facts(
+        level=level,
+        level_reasons=level_reasons,
+        ranks=tuple(r.facts for r in results),
+        operators=merge_operators(operators, base_ns),
+        modules=merge_modules([r.modules for r in results], base_ns),
+        collectives=merge_collectives([r.collectives for r in results]),
+    )
+    findings, abstained = judge(facts)
+    modes = {r.facts.summary.mode for r in results}
+    return Report(
+        level=level,
+        level_reasons=level_reasons,
+        mode=modes.pop() if len(modes) == 1 else "mixed" if modes else "",
+        job=job,
+        target=dict(results[0].facts.target) if results else {},
+        ranks=tuple(r.facts.summary for r in results),
+        operators=facts.operators,
+        modules=facts.modules,
+        collectives=facts.collectives,
+        findings=findings,
+        abstained=abstained,
+        simulated=simulated,
+    )
+
+
+def _chosen(data: RankData, cuts: Cuts, manifest: RankManifest) -> tuple[Mask, int]:
+    """Events of whole recorded steps and those steps' time; everything where no steps are."""
+    good = cuts.whole & cuts.recorded
+    if good.any():
+        start, end = cuts.start[good], cuts.end[good]
+        return containing(data.events.start, start, end) >= 0, int((end - start).sum())
+    window = data.window[1] - data.window[0]
+    base = window if manifest.recorded_ns is None else manifest.recorded_ns
+    return np.ones(len(data.events), np.bool_), base
+
+
+def _summary(data: RankData, manifest: RankManifest, cuts: Cuts, phases: StepPhases) -> Rank:
+    good = cuts.whole & cuts.recorded
+    duration = (cuts.end - cuts.start)[cuts.whole]
+    window_ns = manifest.window_ns or data.window[1] - data.window[0]
+    gc = data.events.take(data.events.of_kind(EventKind.GC))
+    steps = _steps(cuts, phases)
+    return Rank(
+        rank=manifest.rank,
+        world_size=manifest.world_size,
+        host=manifest.host,
+        pid=manifest.pid,
+        window_ns=window_ns,
+        breakdown=None,
+        phases=_phase_sum(phases, good) if good.any() else None,
+        gap_ns=int(phases.gap_ns[good].sum()) if good.any() else None,
+        gc_ns=int(union(gc.start, gc.end).before[-1]),
+        steps_found=int(cuts.whole.sum()),
+        steps_recorded=int(good.sum()),
+        median_step_ns=int(np.median(duration)) if len(duration) else None,
+        steps=steps,
+        overhead=overhead(
+            cuts,
+            window_ns=window_ns,
+            recorded_ns=manifest.recorded_ns,
+            pause_ns=manifest.pause_ns,
+            events=manifest.events or len(data.events) + len(data.flights),
+            dropped=manifest.dropped,
+        ),
+        mode=data.mode,
+    )
+
+
+def _phase_sum(phases: StepPhases, steps: Mask) -> Phases:
+    return Phases(
+        *(int(column[steps].sum()) for column in _phase_columns(phases)),
+    )
+
+
+def _phase_columns(phases: StepPhases) -> tuple[Any, ...]:
+    return (
+        phases.data_wait_ns,
+        phases.forward_ns,
+        phases.backward_ns,
+        phases.optimizer_ns,
+        phases.other_ns,
+    )
+
+
+def _steps(cuts: Cuts, phases: StepPhases) -> tuple[Step, ...]:
+    columns = [column.tolist() for column in _phase_columns(phases)]
+    rest = (
+        cuts.start,
+        cuts.end - cuts.start,
+        cuts.recorded,
+        cuts.whole,
+        phases.micro_steps,
+        phases.gap_ns,
+        phases.gc_ns,
+        phases.collective_ns,
+        phases.events,
+    )
+    rows = zip(zip(*columns, strict=True), *(c.tolist() for c in rest), strict=True)
+    return tuple(
+        Step(
+            step=number,
+            start_ns=start,
+            dur_ns=length,
+            recorded=recorded,
+            whole=whole,
+            boundary=cuts.boundary,
+            micro_steps=micro,
+            phases=Phases(*parts),
+            gap_ns=gap if gap >= 0 else None,
+            gc_ns=gc,
+            collective_ns=collective,
+            events=events,
+        )
+        for number, (parts, start, length, recorded, whole, micro, gap, gc, collective, events) in (
+            enumerate(rows)
+        )
+    )
+
+
+def _step_table(cuts: Cuts, phases: StepPhases) -> pa.Table:
+    import pyarrow as pa
+
+    size = len(cuts)
+    unmeasured = phases.gap_ns < 0
+    columns: Mapping[str, Any] = {
+        "step": pa.array(np.arange(size, dtype=np.int64)),
+        "start_ns": pa.array(cuts.start),
+        "duration_ns": pa.array(cuts.end - cuts.start),
+        "tid": pa.array(np.full(size, cuts.tid, np.int32)),
+        "boundary": pa.array([cuts.boundary] * size, pa.string()).dictionary_encode(),
+        "recorded": pa.array(cuts.recorded),
+        "whole": pa.array(cuts.whole),
+        "micro_steps": pa.array(phases.micro_steps.astype(np.int32)),
+        "data_wait_ns": pa.array(phases.data_wait_ns),
+        "forward_ns": pa.array(phases.forward_ns),
+        "backward_ns": pa.array(phases.backward_ns),
+        "optimizer_ns": pa.array(phases.optimizer_ns),
+        "other_ns": pa.array(phases.other_ns),
+        "gap_ns": pa.array(phases.gap_ns, mask=unmeasured),
+        "gc_ns": pa.array(phases.gc_ns),
+        "collective_ns": pa.array(phases.collective_ns),
+        "events": pa.array(phases.events),
+    }
+    target = schema.arrow_schema(schema.STEPS)
+    return pa.Table.from_arrays([columns[f.name] for f in target], schema=target)
+
+
+def _exposed(thread: Track, cuts: Cuts) -> Any:
+    """Per step: time with a collective in flight while the step thread has no other work."""
+    events = thread.data.events
+    flights = collective_union(thread.data)
+    rows = thread.work[~events.of_kind(EventKind.COLLECTIVE)[thread.work]]
+    low = np.concatenate([flights.start, events.start[rows]])
+    high = np.concatenate([flights.end, events.end[rows]])
+    both = union(low, high).covered(cuts.start, cuts.end)
+    alone = union(events.start[rows], events.end[rows]).covered(cuts.start, cuts.end)
+    return both - alone
+
+
+def _optimizers(data: RankData) -> tuple[str, ...]:
+    names = [n for n in data.events.names if n.startswith(OPTIMIZER_STEP)]
+    return tuple(sorted({n.removeprefix(OPTIMIZER_STEP).removesuffix(".step") for n in names}))

@@ -1,0 +1,302 @@
+"""Where the steps begin and end. No annotation by the user is needed.
+
+1. An `Optimizer.step` ends a step. Several optimizers whose calls follow one another in the
+   source make one step (`sites.py`); gradient accumulation makes no more steps.
+2. Without an optimizer, a DataLoader's `__next__` begins a step. The one that ends an epoch
+   yields no batch: it belongs to the wait for the next batch.
+3. Without either, a call of the outermost nn.Module begins a step (`calls.py`).
+
+A step reaches from the previous one's end to its own, so that the wait for its batch is its own.
+An evaluation loop between two steps belongs to neither of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gputap.profiler.analysis import sites
+from gputap.profiler.analysis.calls import Calls, find_calls
+from gputap.profiler.analysis.intervals import Ints, Mask
+from gputap.profiler.analysis.load import RankData
+from gputap.profiler.analysis.track import (
+    LOADER,
+    OPTIMIZER_STEP,
+    Scopes,
+    Track,
+    autograd,
+    busiest,
+    count_between,
+    track,
+)
+from gputap.profiler.schema import EventKind
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cuts:
+    """Steps of one rank, in order. Where nothing marks a step there are none."""
+
+    start: Ints
+    end: Ints
+    whole: Mask
+    """False where an edge of the window cut the step."""
+    recorded: Mask
+    """True where every operator was recorded."""
+    tid: int
+    boundary: str
+    """optimizer, loader, module or iteration; none without steps."""
+
+    def __len__(self) -> int:
+        """Number of steps, cut ones included."""
+        return len(self.start)
+
+
+def cut_steps(data: RankData) -> tuple[Cuts, Track]:
+    """The steps of a rank, and the thread that runs them."""
+    events = data.events
+    scopes = events.of_kind(EventKind.USER_SCOPE)
+    for prefix, cut in ((OPTIMIZER_STEP, _by_optimizer), (LOADER, _by_loader)):
+        tid = busiest(data, scopes & events.starting_with(prefix))
+        if tid >= 0:
+            thread = track(data, tid)
+            return cut(thread), thread
+    return _by_calls(data)
+
+
+def no_steps(tid: int) -> Cuts:
+    """Nothing that marks a step was seen."""
+    none = np.zeros(0, np.int64)
+    return Cuts(none, none, none.astype(np.bool_), none.astype(np.bool_), tid, "none")
+
+
+# ------------------------------------------------------------------------------- optimizer
+
+
+def _by_optimizer(thread: Track) -> Cuts:
+    marks = thread.optimizer
+    joined = _joined_optimizers(thread, marks)
+    last = ~np.append(sites.continues(thread.data, marks, joined), False)
+    ends = marks.end[last]
+    low, high = thread.data.window
+    starts = np.concatenate([[min(low, int(marks.start[0]))], ends[:-1]])
+    cuts = _cuts(thread, starts, ends, "optimizer")
+    cuts = replace(cuts, recorded=_all_recorded(thread, marks.end, cuts))
+    cuts = _without_evaluation(thread, cuts)
+    cuts = _first_whole(thread, cuts)
+    return _with_tail(thread, cuts, int(ends[-1]), max(high, int(ends[-1])))
+
+
+def _joined_optimizers(thread: Track, marks: Scopes) -> Mask:
+    """For each neighbouring pair: no backward pass lies between, so they end the same step."""
+    events = thread.data.events
+    nodes = np.sort(events.start[autograd(events)])
+    low, high = marks.end[:-1], marks.end[1:]
+    recorded = count_between(events.start[thread.work], low, high) > 0
+    idle = recorded & (count_between(nodes, low, high) == 0)
+    if not len(nodes) or np.all(idle == recorded):
+        return np.zeros(len(low), np.bool_)
+    return _by_analogy(marks.start[1:] - low, recorded, idle)
+
+
+def _by_analogy(gap: Ints, known: Mask, joined: Mask) -> Mask:
+    """Judge unrecorded pairs by their distance, where the recorded ones tell it apart."""
+    near, far = gap[known & joined], gap[known & ~joined]
+    if not len(near) or not len(far) or near.max() >= far.min():
+        return joined
+    limit = np.sqrt(float(near.max()) * float(far.min()))
+    return np.where(known, joined, gap <= limit)
+
+
+def _all_recorded(thread: Track, flips: Ints, cuts: Cuts) -> Mask:
+    """Steps recorded throughout.
+
+    The agent switches recording at boundaries alone, so between two of them either all
+    operators are there or none; a step made of several such stretches needs all of them.
+    """
+    if thread.data.mode == "full":
+        return np.ones(len(cuts), np.bool_)
+    events = thread.data.events
+    edges = np.unique(np.concatenate([cuts.start, cuts.end, flips]))
+    edges = edges[(edges >= cuts.start[0]) & (edges <= cuts.end[-1])]
+    blank = count_between(events.start[thread.work], edges[:-1], edges[1:]) == 0
+    blanks = np.concatenate([[0], np.cumsum(blank)])
+    low = np.searchsorted(edges, cuts.start)
+    high = np.searchsorted(edges, cuts.end)
+    recorded: Mask = blanks[high] == blanks[low]
+    return recorded
+
+
+def _without_evaluation(thread: Track, cuts: Cuts) -> Cuts:
+    """Begin a step after the evaluation loop that ran before it, if one did.
+
+    An evaluation loop is a loader, seen in at most half of the steps, beside one that is seen in
+    more than half of them.
+    """
+    loads = thread.loader
+    if not len(loads):
+        return cuts
+    step = np.searchsorted(cuts.end, loads.start, side="right")
+    inside = step < len(cuts)
+    site = sites.labels(thread.data, loads)
+    rare = sites.rare(site[inside], step[inside], len(cuts))
+    if not len(rare):
+        return cuts
+    start = cuts.start.copy()
+    evaluation = inside & np.isin(site, rare)
+    training = inside & ~np.isin(site, rare)
+    for k in np.unique(step[evaluation]):
+        over = loads.end[evaluation & (step == k)][-1]
+        after = loads.start[training & (step == k) & (loads.start >= over)]
+        start[k] = after[0] if len(after) else over
+    return replace(cuts, start=start)
+
+
+def _first_whole(thread: Track, cuts: Cuts) -> Cuts:
+    """Find out whether the window caught the first step from its beginning.
+
+    It did if the step begins as the others do: with as many waits for a batch or, without a
+    loader, with as many top-level events of which the first is the usual one.
+    """
+    if len(cuts) < 2:
+        return cuts
+    begin = _usual_waits(thread, cuts)
+    if begin is None:
+        begin = _usual_events(thread, cuts)
+    if begin is None:
+        return cuts
+    start, whole = cuts.start.copy(), cuts.whole.copy()
+    start[0], whole[0] = max(int(start[0]), begin), True
+    return replace(cuts, start=start, whole=whole)
+
+
+def _usual_waits(thread: Track, cuts: Cuts) -> int | None:
+    loads = thread.loader
+    counts = count_between(loads.start, cuts.start, cuts.end)
+    usual = int(np.median(counts[1:]))
+    if usual == 0 or counts[0] < usual:
+        return None
+    last = int(np.searchsorted(loads.start, cuts.end[0]))
+    return int(loads.start[last - usual])
+
+
+def _usual_events(thread: Track, cuts: Cuts) -> int | None:
+    """Start of the first step if its events are those of a usual one. Needs recorded steps."""
+    events = thread.data.events
+    if len(thread.loader) or not (cuts.recorded[0] and cuts.recorded[1:].any()):
+        return None
+    top = thread.rows[thread.data.nesting.parent[thread.rows] < 0]
+    first = np.searchsorted(events.start[top], cuts.start)
+    counts = np.searchsorted(events.start[top], cuts.end) - first
+    like = cuts.recorded & (counts > 0)
+    like[0] = False
+    if not like.any():
+        return None
+    usual = int(np.median(counts[like]))
+    opening = top[first[like]]
+    here = top[max(int(first[0] + counts[0]) - usual, int(first[0]))]
+    key = events.name[opening].astype(np.int64) * (1 << 31) + events.stack_id[opening]
+    mine = int(events.name[here]) * (1 << 31) + int(events.stack_id[here])
+    if counts[0] < usual or np.mean(key == mine) < 0.5:
+        return None
+    return int(events.start[here])
+
+
+# ---------------------------------------------------------------------------------- loader
+
+
+def _by_loader(thread: Track) -> Cuts:
+    marks = thread.loader
+    joined = _joined_loads(thread, marks)
+    heads = ~np.concatenate([[False], joined])
+    starts = marks.start[heads]
+    low, high = thread.data.window
+    cuts = _cuts(thread, starts[:-1], starts[1:], "loader")
+    if len(cuts):
+        recorded = _all_recorded(thread, marks.start, cuts)
+        cuts = replace(cuts, recorded=recorded, whole=np.ones(len(cuts), np.bool_))
+    cuts = _with_tail(thread, cuts, int(starts[-1]), max(high, int(marks.end[-1])))
+    return _with_head(thread, cuts, low)
+
+
+def _joined_loads(thread: Track, marks: Scopes) -> Mask:
+    """For each neighbouring pair: nothing was done with the first one's batch, if it had any."""
+    events = thread.data.events
+    work = thread.work
+    modules = work[events.module[work] >= 0]
+    used = modules if len(modules) else work
+    low, high = marks.end[:-1], marks.start[1:]
+    recorded = count_between(events.start[work], marks.start[:-1], high) > 0
+    if thread.data.mode == "full":
+        recorded = np.ones(len(low), np.bool_)
+    idle = recorded & (count_between(events.start[used], low, high) == 0)
+    gap = high - low
+    if np.all(idle == recorded):
+        idle = np.zeros(len(low), np.bool_)
+    if not np.any(idle) and len(gap):
+        return ~recorded & (gap * 20 < np.median(gap))
+    return _by_analogy(gap, recorded, idle)
+
+
+# ----------------------------------------------------------------------------------- calls
+
+
+def _by_calls(data: RankData) -> tuple[Cuts, Track]:
+    events = data.events
+    operators = events.of_kind(EventKind.OPERATOR)
+    modules = operators & (events.module >= 0)
+    tid = busiest(data, modules if modules.any() else operators)
+    thread = track(data, tid)
+    calls: Calls = find_calls(thread)
+    if not len(calls.start):
+        return no_steps(tid), thread
+    cuts = Cuts(
+        start=calls.start,
+        end=calls.end,
+        whole=calls.whole,
+        recorded=calls.whole.copy(),
+        tid=tid,
+        boundary=calls.boundary,
+    )
+    return cuts, thread
+
+
+# --------------------------------------------------------------------------------- helpers
+
+
+def _cuts(thread: Track, start: Ints, end: Ints, boundary: str) -> Cuts:
+    whole = np.ones(len(start), np.bool_)
+    whole[:1] = False
+    recorded = np.full(len(start), thread.data.mode == "full")
+    return Cuts(start, end, whole, recorded, thread.tid, boundary)
+
+
+def _with_tail(thread: Track, cuts: Cuts, start: int, end: int) -> Cuts:
+    """Add what follows the last boundary, if anything was done there."""
+    return _add(cuts, start, end, at_end=True) if _busy(thread, start, end) else cuts
+
+
+def _with_head(thread: Track, cuts: Cuts, start: int) -> Cuts:
+    """Add what precedes the first boundary, if anything was done there."""
+    end = int(cuts.start[0]) if len(cuts) else start
+    return _add(cuts, start, end, at_end=False) if _busy(thread, start, end) else cuts
+
+
+def _busy(thread: Track, start: int, end: int) -> bool:
+    events = thread.data.events
+    work = thread.work
+    modules = work[events.module[work] >= 0]
+    used = modules if len(modules) else work
+    times = events.start[used]
+    return end > start and int(np.searchsorted(times, end) - np.searchsorted(times, start)) > 0
+
+
+def _add(cuts: Cuts, start: int, end: int, *, at_end: bool) -> Cuts:
+    at = len(cuts) if at_end else 0
+    return replace(
+        cuts,
+        start=np.insert(cuts.start, at, start),
+        end=np.insert(cuts.end, at, end),
+        whole=np.insert(cuts.whole, at, False),
+        recorded=np.insert(cuts.recorded, at, False),
+    )

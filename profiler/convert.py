@@ -1,0 +1,207 @@
+"""Wire records to rows of `events`: numpy lookups from end to end, no Python per event.
+
+Python runs once per distinct name, stack and thread of a part, and once per slice of rows. A part's
+dictionaries hold only what the part uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from gputap.profiler import schema
+from gputap.profiler.clock import Clock, Ints
+from gputap.profiler.schema import EventKind
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Records = npt.NDArray[np.void]
+Ids = npt.NDArray[np.uint32]
+Codes = npt.NDArray[np.int32]
+
+ModulesOf = Callable[[Sequence[int]], Sequence[tuple[str | None, str | None]]]
+"""Qualified name and class of the innermost nn.Module of each of some stack ids, or Nones."""
+
+COLLECTIVE_PREFIXES: Final = (
+    "gloo:",
+    "nccl:",
+    "mpi:",
+    "ucc:",
+    "xccl:",
+    "hccl:",
+    "c10d::",
+    "c10d_functional::",
+    "_c10d_functional::",
+    "record_param_comms",
+)
+"""Names of collectives, whichever RecordFunction scope torch gives them."""
+
+_KINDS: Final = tuple(kind.name.lower() for kind in EventKind)
+_COLLECTIVE: Final = _KINDS.index("collective")
+_MAX_TORCH_TID: Final = 1 << 16
+
+_SLICE: Final = 1 << 15
+"""Rows converted at once: few enough that the columns stay in the CPU's cache."""
+
+_KIND_CODES: Final = np.full(256, -1, np.int32)
+_KIND_CODES[[int(kind) for kind in EventKind]] = np.arange(len(_KINDS))
+
+_RECORD: Final = schema.dtype(schema.EVENT_RECORD)
+_RAW: Final = np.dtype(f"V{_RECORD.itemsize}")
+"""A record as opaque bytes: structured arrays would be copied field by field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What ids mean at the time of a conversion. Ids that are not there read as null."""
+
+    strings: Sequence[str]
+    """By string id; index 0 is unused."""
+    stack_count: int
+    """Stack ids given out, id 0 included."""
+    modules_of: ModulesOf
+    host_tid_of_torch: Mapping[int, int]
+    """torch's number of a thread to its OS thread id."""
+
+
+def events_table(threads: Mapping[int, Sequence[Records]], clock: Clock, names: Names) -> pa.Table:
+    """Rows of `events`, sorted by tid and start, parents before their first child.
+
+    `threads` holds each host tid's records. All chunks of the table share their dictionaries.
+    """
+    import pyarrow as pa
+
+    lookups = _Lookups(threads, names)
+    batches = [
+        lookups.batch(records, tid, clock)
+        for tid in sorted(threads)
+        for records in _sorted_slices(threads[tid])
+    ]
+    return pa.Table.from_batches(batches, schema=schema.arrow_schema(schema.EVENTS))
+
+
+def _sorted_slices(chunks: Sequence[Records]) -> Iterator[Records]:
+    """One thread's records by start; of two with the same start the longer (outer) one first."""
+    raw = [np.ascontiguousarray(chunk).view(_RAW) for chunk in chunks]
+    joined = raw[0] if len(raw) == 1 else np.concatenate(raw)
+    records = joined.view(_RECORD)
+    start = np.ascontiguousarray(records["start_ticks"])
+    # Stable: it is a merge of runs, and records that end in order nearly start in order.
+    order = np.argsort(start, kind="stable")
+    ordered = start[order]
+    if (ordered[1:] == ordered[:-1]).any():
+        order = np.lexsort((records["depth"], ~records["end_ticks"], start))
+    for at in range(0, len(order), _SLICE):
+        yield joined.take(order[at : at + _SLICE]).view(_RECORD)
+
+
+class _Lookups:
+    """Dictionaries of one part, and for each kind of id the array that turns it into a code."""
+
+    def __init__(self, threads: Mapping[int, Sequence[Records]], names: Names) -> None:
+        import pyarrow as pa
+
+        chunks = [chunk for thread in threads.values() for chunk in thread]
+        self.kinds = pa.array(_KINDS, pa.string())
+        used = _used(chunks, "name_id", len(names.strings))
+        texts = [names.strings[i] for i in used]
+        self.name = _Column(used, texts, len(names.strings))
+        self.collective = np.zeros(max(len(names.strings), 1), bool)
+        self.collective[used] = [text.startswith(COLLECTIVE_PREFIXES) for text in texts]
+        used = _used(chunks, "shape_id", len(names.strings))
+        self.shapes = _Column(used, [names.strings[i] for i in used], len(names.strings))
+        used = _used(chunks, "stack_id", names.stack_count)
+        modules = names.modules_of(used) if used else []
+        self.module = _Column(used, [name for name, _ in modules], names.stack_count)
+        self.module_class = _Column(used, [cls for _, cls in modules], names.stack_count)
+        self.forward = np.zeros(_MAX_TORCH_TID, np.int32)
+        for torch_tid, tid in names.host_tid_of_torch.items():
+            if 0 < torch_tid < _MAX_TORCH_TID:
+                self.forward[torch_tid] = tid
+
+    def batch(self, records: Records, tid: int, clock: Clock) -> pa.RecordBatch:
+        """Records of one thread, in their order, as rows of `events`."""
+        import pyarrow as pa
+
+        start = clock.to_unix_ns(records["start_ticks"])
+        duration = np.maximum(clock.to_unix_ns(records["end_ticks"]) - start, 0)
+        name_ids = _known(records["name_id"], len(self.collective))
+        kinds: Codes = _KIND_CODES[records["kind"]]
+        kinds[self.collective[name_ids]] = _COLLECTIVE
+        seq = np.ascontiguousarray(records["seq"])
+        forward = self.forward[_known(records["fwd_tid"], _MAX_TORCH_TID)]
+        stacks = _known(records["stack_id"], len(self.module.codes))
+        columns = {
+            "start_ns": pa.array(start),
+            "duration_ns": pa.array(duration),
+            "tid": pa.array(np.full(len(records), tid, np.int32)),
+            "depth": pa.array(np.minimum(records["depth"], 0x7FFF).astype(np.int16)),
+            "kind": _dictionary(kinds, self.kinds),
+            "name": self.name.of(name_ids),
+            "seq": _nullable(seq, seq < 0),
+            "fwd_tid": _nullable(forward, forward == 0),
+            "module": self.module.of(stacks),
+            "module_class": self.module_class.of(stacks),
+            "stack_id": _nullable(stacks.view(np.int32), stacks == 0),
+            "shapes": self.shapes.of(_known(records["shape_id"], len(self.shapes.codes))),
+            "flags": pa.array((records["flags"] & 0x7F).astype(np.int8)),
+        }
+        target = schema.arrow_schema(schema.EVENTS)
+        return pa.RecordBatch.from_arrays([columns[f.name] for f in target], schema=target)
+
+
+class _Column:
+    """A dictionary column filled by id: `codes[id]` is -1 for null."""
+
+    def __init__(self, used: Sequence[int], texts: Sequence[str | None], count: int) -> None:
+        import pyarrow as pa
+
+        # Two ids may have the same text: threads of the target intern without a lock.
+        code_of: dict[str, int] = {}
+        self.codes: Codes = np.full(max(count, 1), -1, np.int32)
+        for i, text in zip(used, texts, strict=True):
+            self.codes[i] = -1 if text is None else code_of.setdefault(text, len(code_of))
+        self.values = pa.array(list(code_of), pa.string())
+
+    def of(self, ids: Ids) -> pa.Array:
+        """The column for an array of ids."""
+        import pyarrow as pa
+
+        if not len(self.values):
+            return pa.nulls(len(ids), pa.dictionary(pa.int32(), pa.string()))
+        return _dictionary(self.codes[ids], self.values)
+
+
+def _known(ids: npt.NDArray[Any], count: int) -> Ids:
+    """Contiguous ids, those that were never given out replaced by 0."""
+    out: Ids = np.ascontiguousarray(ids, np.uint32)
+    if len(out) and out.max() >= count:
+        out = np.where(out < count, out, np.uint32(0))
+    return out
+
+
+def _used(chunks: Sequence[Records], field: str, count: int) -> list[int]:
+    """The distinct ids in a field, except 0."""
+    seen = np.zeros(max(count, 1), bool)
+    for chunk in chunks:
+        seen[_known(chunk[field], len(seen))] = True
+    seen[0] = False
+    used: list[int] = np.flatnonzero(seen).tolist()
+    return used
+
+
+def _nullable(values: Codes | Ints, missing: npt.NDArray[np.bool_]) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array(values, mask=missing) if missing.any() else pa.array(values)
+
+
+def _dictionary(codes: Codes, values: pa.Array) -> pa.DictionaryArray:
+    import pyarrow as pa
+
+    return pa.DictionaryArray.from_arrays(_nullable(codes, codes < 0), values)
