@@ -176,7 +176,7 @@ def _timed(
         ingest = Ingest(
             memory,
             lambda name, table: writer.write(name, table, rank=0),
-            part_rows=262144,modules_of=lambda ids: [modules[i] for i in ids],
+            modules_of=lambda ids: [modules[i] for i in ids],
         )
         while ingest.events < events:
             pipe.send(FILL)

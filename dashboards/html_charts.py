@@ -126,9 +126,10 @@ def _rank_words(rank: Rank) -> str:
     steps = _whole(rank)
     longest = max(steps, key=lambda step: step.dur_ns)
     middle = median(step.dur_ns for step in steps)
+    recorded = text.count(sum(step.recorded for step in steps))
     return (
         f"Rank {rank.rank}: {text.plural(len(steps), 'whole step')}, "
-        f"{sum(step.recorded for step in steps)} recorded; median {text.duration(middle)}, "
+        f"{recorded} recorded; median {text.duration(middle)}, "
         f"longest {text.duration(longest.dur_ns)} (step {longest.step})."
     )
 

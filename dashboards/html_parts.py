@@ -161,9 +161,12 @@ def findings(report: Report) -> str:
     """The findings, most important first, each with numbers, ceiling and advice."""
     shown, more = view.shown_findings(report)
     if not shown:
-        return "<p>No finding. What could not be judged is listed under “Not answered”.</p>"
+        rest = " What could not be judged is listed under “Not answered”."
+        return f"<p>No finding.{rest if report.abstained else ''}</p>"
     items = "".join(_finding(at, finding) for at, finding in enumerate(shown, start=1))
-    rest = f"<p class=note>{text.plural(more, 'further finding')} in the JSON.</p>" if more else ""
+    rest = (
+        f'<p class="note">{text.plural(more, "further finding")} in the JSON.</p>' if more else ""
+    )
     return f'<ol class="findings">{items}</ol>{rest}'
 
 

@@ -135,7 +135,7 @@ def _top(report: Report, notes: Iterable[str]) -> str:
     level = view.level_sentence(report)
     name, _, words = level.partition(": ")
     reasons = "; ".join(text.clean(reason) for reason in report.level_reasons)
-    why = f" <span>Not a higher level, because {esc(reasons)}.</span>" if reasons else ""
+    why = f" <span>Why not more: {esc(reasons)}.</span>" if reasons else ""
     simulated = ""
     if report.simulated:
         simulated = (
@@ -244,7 +244,10 @@ def _steps(report: Report) -> str:
         swatches += _swatch(view.UNRECORDED, "not recorded: forward, backward, other")
     grouped = ""
     if chart["group"] > 1:
-        grouped = f"<p class=note>Each bar stands for {chart['group']} steps.</p>"
+        grouped = (
+            f'<p class="note">Each bar stands for {chart["group"]} steps: the mean of those that '
+            "were recorded, or of all where none was.</p>"
+        )
     lighter = " Paler bars are steps that were not recorded operator by operator." if partly else ""
     ranks = parts.rank_table(report) if len(report.ranks) > 1 else ""
     return (

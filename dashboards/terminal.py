@@ -108,7 +108,7 @@ def _head(page: _Page, report: Report) -> None:
     if words:
         page.paragraph(f"{words[0].upper()}{words[1:]}.", style="dim")
     if reasons:
-        page.paragraph(f"Not a higher level, because {reasons}.", rest="  ", style="dim")
+        page.paragraph(f"Why not more: {reasons}.", rest="  ", style="dim")
 
 
 # ----------------------------------------------------------------------------- step time
@@ -260,7 +260,7 @@ def _calls(number: int, steps: int) -> str:
 
 def _where(module: str | None, source: str | None) -> str:
     if source:
-        return text.clean(source)
+        return text.clean(source.rsplit("/", 1)[-1])
     return "" if module is None else text.clean(module) or "(root)"
 
 
@@ -288,7 +288,8 @@ def _table(page: _Page, title: str, head: Sequence[str], rows: Sequence[Sequence
         return
     widths = [max(len(page.plain(r[i])) for r in (head, *rows)) for i in range(3)]
     room = page.width - sum(widths) - 10
-    first = min(max(len(r[3]) for r in (head, *rows)), room * 3 // 5)
+    longest = [max(len(page.plain(r[i])) for r in (head, *rows)) for i in (3, 4)]
+    first = min(longest[0], max(room // 2, room - longest[1]))
     page.write()
     page.write(title, "bold")
     for at, row in enumerate((head, *rows)):

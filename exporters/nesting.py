@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -64,7 +65,8 @@ def _open_at_start(start: Ints, end: Ints) -> Ints:
     ended = np.searchsorted(np.sort(end[~instant]), start, side="right")
     # Instants before it in order have ended; of those at the same time only the earlier ones.
     instants_before = np.cumsum(instant) - instant
-    return np.arange(len(start)) - ended - instants_before
+    out: Ints = np.arange(len(start)) - ended - instants_before
+    return out
 
 
 def by_depth(depth: Ints) -> list[Ints]:
@@ -76,7 +78,7 @@ def by_depth(depth: Ints) -> list[Ints]:
 def _parents(depth: Ints) -> Ints:
     parent = np.full(len(depth), -1, np.int64)
     levels = by_depth(depth)
-    for above, level in zip(levels, levels[1:], strict=False):
+    for above, level in pairwise(levels):
         parent[level] = above[np.searchsorted(above, level) - 1]
     return parent
 
@@ -94,9 +96,7 @@ def _sizes(depth: Ints, parent: Ints) -> Ints:
     return size
 
 
-def inherit(
-    nesting_depth: Ints, parent: Ints, step: Callable[[Ints, Ints], None]
-) -> None:
+def inherit(nesting_depth: Ints, parent: Ints, step: Callable[[Ints, Ints], None]) -> None:
     """Call `step(places, parents)` for each depth below the outermost, outermost first."""
     for level in by_depth(nesting_depth)[1:]:
         step(level, parent[level])

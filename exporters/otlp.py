@@ -69,12 +69,12 @@ class _Tally:
     events_outside: int = 0
     messages: int = 0
     retries: int = 0
-    bytes: int = 0
+    size: int = 0
 
     def took(self, message: bytes, spans: int, answer: Answer, retries: int) -> None:
         self.messages += 1
         self.spans += spans
-        self.bytes += len(message)
+        self.size += len(message)
         self.rejected += answer.rejected
         self.retries += retries
 
@@ -122,7 +122,7 @@ def export_otlp(
         events_outside=tally.events_outside,
         messages=tally.messages,
         retries=tally.retries,
-        bytes=tally.bytes,
+        bytes=tally.size,
         seconds=time.monotonic() - started,
         notes=tuple(dict.fromkeys(notes)),
     )
@@ -163,15 +163,13 @@ def _plan(
         if len(chosen):
             plan.append((rank, chosen, share.astype(np.int64)))
     notes = [
-        f"{left_out:,} rank-steps left out: more ranks than the budget of {budget:,} spans per trace;"
-        " sent are the ranks that took longest"
+        f"{left_out:,} rank-steps left out: more ranks than a budget of {budget:,} spans per trace"
+        " has room for; sent are those that took longest"
     ]
     return plan, notes if left_out else []
 
 
-def _longest_ranks(
-    tables: Sequence[Columns], budget: int
-) -> tuple[list[Any], dict[int, int]]:
+def _longest_ranks(tables: Sequence[Columns], budget: int) -> tuple[list[Any], dict[int, int]]:
     """Which rows of each table to send, and how many ranks that makes in each step."""
     step = np.concatenate([t.ints["step"] for t in tables])
     length = np.concatenate([t.ints["duration_ns"] for t in tables])

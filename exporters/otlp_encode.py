@@ -8,6 +8,7 @@ Field numbers are those of opentelemetry-proto 1.x; tests parse every shape with
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -68,9 +69,7 @@ def span_seed(trace: bytes, rank: int) -> int:
     return int.from_bytes(digest[:8], "little")
 
 
-def span_ids(
-    seeds: npt.NDArray[np.uint64], index: npt.NDArray[np.int64]
-) -> npt.NDArray[np.uint64]:
+def span_ids(seeds: npt.NDArray[np.uint64], index: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
     """Ids of spans from `span_seed` and index: distinct for one seed, never 0, repeatable."""
     with np.errstate(over="ignore"):
         z = seeds + (index.astype(np.uint64) + np.uint64(1)) * _GOLDEN
@@ -78,7 +77,8 @@ def span_ids(
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D0_49BB_1331_11EB)
         z = z ^ (z >> np.uint64(31))
     # splitmix64 maps one index in 2**64 to 0, which is no valid id.
-    return np.where(z == 0, np.uint64(1), z)
+    out: npt.NDArray[np.uint64] = np.where(z == 0, np.uint64(1), z)
+    return out
 
 
 def encode_attribute(key: str, value: Value) -> bytes:
@@ -94,7 +94,7 @@ def _any_value(value: Value) -> bytes:
     if isinstance(value, int):
         return pb.uint(3, value)
     if isinstance(value, float):
-        return pb.tag(4, pb.FIXED64) + np.float64(value).tobytes()
+        return pb.tag(4, pb.FIXED64) + struct.pack("<d", value)
     return pb.data(5, b"".join(pb.data(1, _any_value(item)) for item in value))
 
 
@@ -165,9 +165,7 @@ def _encode_rows(
         yield _encode_group(spans, labels, group)
 
 
-def _encode_group(
-    spans: SpanColumns, labels: pb.Blobs, rows: npt.NDArray[np.int64]
-) -> bytes:
+def _encode_group(spans: SpanColumns, labels: pb.Blobs, rows: npt.NDArray[np.int64]) -> bytes:
     length = int(labels.lengths[spans.label[rows[0]]])
     row = pb.Row()
     row.constant(pb.tag(1, pb.LENGTH) + b"\x10").column(spans.trace_id[rows])

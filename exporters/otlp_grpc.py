@@ -92,7 +92,7 @@ class GrpcSender:
         try:
             self._export(b"", timeout=1.0)
         except grpc.RpcError as exc:
-            return (exc.details() or exc.code().name).strip().rstrip(".")
+            return str(exc.details() or exc.code().name).strip().rstrip(".")
         return "the connection came and went"
 
     def _judge(self, error: Any) -> Retry:

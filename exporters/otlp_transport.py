@@ -8,6 +8,7 @@ its retry hides rejected spans and takes seconds to say that nobody listens.
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import random
 import time
@@ -154,7 +155,9 @@ def deliver(
 
 
 def _backoff(attempt: int) -> float:
-    return min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0**attempt) * random.uniform(1 - JITTER, 1 + JITTER)
+    return min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0**attempt) * random.uniform(
+        1 - JITTER, 1 + JITTER
+    )
 
 
 # ------------------------------------------------------------------------------------- HTTP
@@ -168,7 +171,9 @@ class HttpSender:
         self._session, self._call = _http_settings(url)
         self.target = _without_secrets(str(self._call["url"]))
         timeout = self._call.get("timeout")
-        self.timeout_s = float(timeout) if isinstance(timeout, int | float) and timeout > 0 else 10.0
+        self.timeout_s = (
+            float(timeout) if isinstance(timeout, int | float) and timeout > 0 else 10.0
+        )
         merged = {k.lower(): v for k, v in self._session.headers.items()}
         merged |= {k.lower(): v for k, v in (self._call.get("headers") or {}).items()}
         self._encoding = _as_text(merged.get("content-encoding", "")).lower()
@@ -191,8 +196,8 @@ class HttpSender:
         except requests.exceptions.SSLError as exc:
             raise ExportError(
                 f"{self.target}: the TLS connection failed: {_cause(exc)}.",
-                hint="Set OTEL_EXPORTER_OTLP_CERTIFICATE to the CA's file, and ..._CLIENT_CERTIFICATE"
-                " and ..._CLIENT_KEY if the receiver wants to know you.",
+                hint="Set OTEL_EXPORTER_OTLP_CERTIFICATE to the CA's file, and"
+                " ..._CLIENT_CERTIFICATE and ..._CLIENT_KEY if the receiver wants to know you.",
             ) from exc
         except requests.exceptions.Timeout as exc:
             if first and isinstance(exc, requests.exceptions.ConnectTimeout):
@@ -285,9 +290,11 @@ def _retry_after(value: str | None) -> float | None:
     if value is None:
         return None
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
     except ValueError:
         pass
+    else:
+        return max(0.0, seconds) if math.isfinite(seconds) else None
     try:
         when = parsedate_to_datetime(value)
     except (TypeError, ValueError):
@@ -313,7 +320,7 @@ def unreachable(target: str, why: str) -> ExportError:
     """Nobody listens at `target`."""
     return ExportError(
         f"{target} cannot be reached: {why}.",
-        hint="Check the address and that the receiver runs (OTLP: port 4318 for http, 4317 for grpc)."
+        hint="Check the address and that the receiver runs (port 4318 for http, 4317 for grpc)."
         " The capture is complete on disk; `gputap export` sends it again.",
     )
 

@@ -22,8 +22,8 @@ from gputap.exporters import protobuf as pb
 from gputap.exporters.flows import forward_backward
 from gputap.exporters.nesting import Ints, lanes, nest
 from gputap.exporters.perfetto_encode import Annotation, Slices, Track, encode_track
-from gputap.exporters.source import CaptureSource, Columns, Text, read
-from gputap.exporters.span_tree import STEP_COLUMNS
+from gputap.exporters.source import NULL, CaptureSource, Columns, Text, read
+from gputap.exporters.span_tree import RECORDED_ONLY, STEP_COLUMNS
 from gputap.profiler.errors import ExportError
 from gputap.profiler.schema import EventFlag
 
@@ -108,7 +108,9 @@ def export_perfetto(
     target = Path(path)
     ranks = [r for r in capture.ranks if rank in (None, r.rank)]
     if not ranks:
-        raise ExportError(f"The capture has no rank {rank}.", hint="`gputap report` lists the ranks.")
+        raise ExportError(
+            f"The capture has no rank {rank}.", hint="`gputap report` lists the ranks."
+        )
     try:
         with tempfile.NamedTemporaryFile(
             dir=target.parent, prefix=f".{target.name}.", delete=False
@@ -189,13 +191,16 @@ def _draw_steps(
     steps = read(capture, "steps", STEP_COLUMNS, rank.rank)
     if not len(steps):
         return
+    recorded = steps.ints["recorded"] == 1
+    figures = []
+    for name in _STEP_FIGURES:
+        known = recorded | (name not in RECORDED_ONLY)
+        figures.append(Annotation(name, ints=np.where(known, steps.ints[name], NULL)))
     names = tuple(f"step {number}" for number in steps.ints["step"].tolist())
-    figures = [Annotation(name, ints=steps.ints[name]) for name in _STEP_FIGURES]
-    recorded = Text(steps.ints["recorded"] == 1, ("no", "yes"))  # type: ignore[arg-type]
     slices = Slices(
         steps.start_ns, steps.end_ns, np.zeros(len(steps), np.int64),
         Text(np.arange(len(steps)), names), "step",
-        (*figures, Annotation("recorded", text=Text(recorded.codes.astype(np.int64), recorded.words))),
+        (*figures, Annotation("recorded", text=Text(recorded.astype(np.int64), ("no", "yes")))),
     )  # fmt: skip
     _draw_on_lanes(writer, process, "steps", 0, slices)
 
@@ -218,9 +223,7 @@ def _draw_collectives(
     _draw_on_lanes(writer, process, "collectives", 1, slices)
 
 
-def _draw_on_lanes(
-    writer: _Writer, process: Track, name: str, place: int, slices: Slices
-) -> None:
+def _draw_on_lanes(writer: _Writer, process: Track, name: str, place: int, slices: Slices) -> None:
     """Draw slices that never nest: each lane holds a row of them one after the other."""
     lane = lanes(slices.start_ns, slices.end_ns)
     for number in range(int(lane.max()) + 1):

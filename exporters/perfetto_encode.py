@@ -55,9 +55,11 @@ class Annotation:
     def present(self) -> Bools:
         """Where there is one."""
         if self.text is not None:
-            return self.text.codes != NO_CODE
-        assert self.ints is not None
-        return self.ints != NULL
+            out: Bools = self.text.codes != NO_CODE
+        else:
+            assert self.ints is not None
+            out = self.ints != NULL
+        return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ class _Interned:
     def entries(self, field: int, offset: int = 0) -> bytes:
         """InternedData entries, iids counted from `offset` + 1."""
         return b"".join(
-            pb.data(field, pb.uint(1, offset + i) + pb.text(2, word or "(empty)"))
+            pb.data(field, pb.uint(1, offset + i) + pb.text(2, word))
             for i, word in enumerate(self.words, 1)
         )
 
@@ -187,8 +189,8 @@ class _Columns:
         self.tail = pb.uint(10, track.sequence) + pb.uint(13, _NEEDS)
         self.values = _annotation_values(slices.annotations, texts)
         present = [categories > 0, *(a.present for a in slices.annotations)]
-        for flow in (slices.flow_out, slices.flow_in):
-            present.append(np.zeros(len(names), bool) if flow is None else flow != 0)
+        none = np.zeros(len(names), bool)
+        present += [none if f is None else f != 0 for f in (slices.flow_out, slices.flow_in)]
         self.layout = np.zeros(len(names), np.int64)
         for bit, there in enumerate(present):
             self.layout |= there.astype(np.int64) << bit

@@ -116,7 +116,7 @@ def read(capture: CaptureSource, table: str, columns: Sequence[str], rank: int) 
 def _is_dictionary(column: pa.Array) -> bool:
     import pyarrow as pa
 
-    return pa.types.is_dictionary(column.type)
+    return bool(pa.types.is_dictionary(column.type))
 
 
 def _text(column: Any) -> Text:
@@ -134,4 +134,5 @@ def _ints(column: Any) -> Ints:
     import pyarrow as pa
 
     filled = column.cast(pa.int64()).fill_null(NULL)
-    return filled.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
+    out: Ints = filled.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
+    return out

@@ -55,6 +55,9 @@ STEP_COLUMNS: Final = (
     "collective_ns", "events",
 )  # fmt: skip
 
+RECORDED_ONLY: Final = frozenset({"forward_ns", "backward_ns", "other_ns", "gap_ns"})
+"""Zero or meaningless where no operator was recorded: left out rather than shown as measured."""
+
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
@@ -240,7 +243,9 @@ class _Builder:
         other = outermost & on_step & ~self.is_backward & (role < 0) & ~self.is_gc
         role = np.where(other & self._is_forward(), int(Phase.FORWARD), role)
         marked = np.flatnonzero(outermost & (role >= 0) & (on_step | self.is_backward))
-        starts = _run_starts(self.step[marked], role[marked])
+        # Scopes stay apart: what ran between two of them may not have been recorded.
+        alone = np.where(self.scope_phase[marked] >= 0, marked, -1)
+        starts = _run_starts(self.step[marked], role[marked], alone)
         first = marked[starts]
         runs = _Runs(
             role[first], self.step[first], self.step[first], self.events.start_ns[first],
@@ -282,9 +287,7 @@ class _Builder:
         tids = self.events.ints["tid"]
         rows = rows[np.argsort(tids[rows], kind="stable")]
         chain = chains[own[rows]]
-        breaks = _flags(
-            _run_starts(tids[rows], self.step[rows], phase_of[rows]), len(rows)
-        )
+        breaks = _flags(_run_starts(tids[rows], self.step[rows], phase_of[rows]), len(rows))
         module_of = np.full(len(self.events), -1, np.int64)
         runs: list[_Runs] = []
         total = 0
@@ -350,9 +353,7 @@ def _scope_phase(events: Columns) -> Ints:
     return np.where(scope, by_name, _NEUTRAL)
 
 
-def _module_chains(
-    events: Columns, classes: dict[str, str]
-) -> tuple[Ints, tuple[str, ...], Ints]:
+def _module_chains(events: Columns, classes: dict[str, str]) -> tuple[Ints, tuple[str, ...], Ints]:
     """Module code of each event, the module names, and the modules around each, outermost first.
 
     A container that is never called (ModuleList) is not among them.
@@ -422,7 +423,8 @@ def _join(runs: list[_Runs]) -> _Runs:
 def _concatenate(*groups: tuple[NodeKind, Ints, Ints, Ints, Ints, Bools | None]) -> Nodes:
     sizes = [len(group[1]) for group in groups]
     clipped = [
-        np.zeros(size, bool) if g[5] is None else g[5] for g, size in zip(groups, sizes, strict=True)
+        np.zeros(size, bool) if g[5] is None else g[5]
+        for g, size in zip(groups, sizes, strict=True)
     ]
     return Nodes(
         np.repeat(np.array([g[0] for g in groups], np.int8), sizes),

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from gputap.exporters import otlp_encode as encode
 from gputap.exporters.nesting import Bools, Ints
 from gputap.exporters.source import NULL, CaptureSource, Columns
-from gputap.exporters.span_tree import NodeKind, Phase, Tree
+from gputap.exporters.span_tree import RECORDED_ONLY, NodeKind, Phase, Tree
 from gputap.profiler.schema import COLLECTIVES, EVENTS, STEPS, EventKind, Table
 
 if TYPE_CHECKING:
@@ -29,9 +29,6 @@ COLLECTIVE_SHARE: Final = 4
 TIMING_SOURCE: Final = "gputap.timing_source"
 HOST_CALL: Final = "host_call"
 """Times of operators, scopes, phases and modules: taken on the CPU, around the call."""
-
-_RECORDED_ONLY: Final = frozenset({"forward_ns", "backward_ns", "other_ns", "gap_ns"})
-"""Zero or meaningless where no operator was recorded: left out rather than sent as measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +133,10 @@ def _nearest_kept(tree: Tree, kept: Bools, events_out: Bools) -> tuple[Ints, Boo
 
 def _count_by_step(tree: Tree, left_out: Bools, kind: NodeKind) -> Ints:
     nodes = tree.nodes
-    return np.bincount(
-        nodes.step[left_out & (nodes.kind == kind)], minlength=len(tree.steps)
-    )
+    return np.bincount(nodes.step[left_out & (nodes.kind == kind)], minlength=len(tree.steps))
 
 
-def rank_spans(
-    capture: CaptureSource, tree: Tree, share: Ints, rank: RankManifest
-) -> RankSpans:
+def rank_spans(capture: CaptureSource, tree: Tree, share: Ints, rank: RankManifest) -> RankSpans:
     """Spans of one rank. `share` is by step."""
     chosen = select(tree, share)
     nodes = tree.nodes
@@ -276,7 +269,7 @@ class _Labels:
             "gputap.rolled_up": self._rolled_up(row),
         }
         for name in _STEP_FIGURES:
-            if recorded or name not in _RECORDED_ONLY:
+            if recorded or name not in RECORDED_ONLY:
                 attributes[f"gputap.step.{name}"] = _int(steps, name, row)
         return "step", attributes
 
@@ -366,7 +359,9 @@ def _python_sources(capture: CaptureSource, rank: int) -> Mapping[int, encode.At
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    stacks = capture.table("stacks", columns=["stack_id", "frame", "function", "file", "line"], rank=rank)
+    stacks = capture.table(
+        "stacks", columns=["stack_id", "frame", "function", "file", "line"], rank=rank
+    )
     files = stacks["file"].cast(pa.string()).fill_null("")
     library = pc.match_substring_regex(files, _LIBRARY)
     sort = [("stack_id", "ascending"), ("library", "ascending"), ("frame", "ascending")]

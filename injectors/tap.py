@@ -2,59 +2,74 @@
 
 from __future__ import annotations
 
-import json
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
-from gputap.injectors.attach import agent_library, inject
-from gputap.injectors.library import detect, selftest, snippets
+from gputap.injectors.attach import inject
+from gputap.injectors.built import AGENT, built
+from gputap.injectors.library import ask, selftest
 from gputap.injectors.library.client import AgentClient, SnippetFailed, WindowConfig
+from gputap.injectors.library.detect import detect
 from gputap.profiler.agent_memory import AgentMemory
-from gputap.profiler.errors import ProfilerError
-from gputap.profiler.schema import OpField
+from gputap.profiler.errors import ProfilerError, TargetGone
 from gputap.profiler.target import Target, inspect, require, thread_map
 
-DESCRIBE_S: Final = 2.0
-"""How long to wait for the target's Python before going on without what it would tell."""
+NO_DEVICE: Final = "this version reads no GPU times (CUPTI) yet"
 
-NO_DEVICE: Final = "device level: this version reads no GPU times (CUPTI) yet"
+
+class HostTids(dict[int, int]):
+    """Thread ids of a process's own pid namespace to ours. A thread that has ended keeps its id."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__()
+        self._pid = pid
+
+    def __missing__(self, tid: int) -> int:
+        """Look at the threads of now; what is not there is taken as it is."""
+        with suppress(ProfilerError):
+            self.update(thread_map(self._pid))
+        return self.setdefault(tid, tid)
 
 
 class FrameworkTap:
     """Attach to one process. Implements `profiler.session.Tap`."""
 
-    level = "framework"
-
     def __init__(self, pid: int, window: WindowConfig, *, timeout_s: float = 10.0) -> None:
         """Get in. Raises an error of the target's tree, and then has left nothing behind."""
         self.target: Final[Target] = inspect(pid)
         require(self.target)
-        self.pid: Final = pid
+        self.pid = pid
+        self.level = "framework"
+        injection = inject(pid, agent=built(AGENT), timeout_s=timeout_s)
+        self.pause_ns = injection.pause_ns
+        self.reused: Final = injection.reused
         self._window = window
-        injection = inject(pid, agent=agent_library(), timeout_s=timeout_s)
-        self.pause_ns: Final = injection.pause_ns
         self._client = AgentClient(pid, injection.control_fd)
-        self.memory: Final[AgentMemory] = self._client.memory
+        self._modules = ask.ModuleResolver(self._client)
+        self._tids: Final = HostTids(pid)
+        self._before: dict[str, Any] = {}
+        self.memory: AgentMemory = self._client.memory
         self.reasons: tuple[str, ...] = (NO_DEVICE,)
         self.description: dict[str, Any] = _outside(self.target)
-        self._before: dict[str, Any] = {}
 
     def prepare(self) -> None:
         """Ask the target who it is, choose the layouts, check them there."""
-        self.description |= self._ask("describe", "who it is (rank, loaders, optimizers)")
-        _settle(self.description, self.target)
-        found = detect.detect(self.pid)
-        optimizers = self.description.get("optimizers") or ()
-        trains = any(isinstance(o, Mapping) and o.get("has_state") for o in optimizers)
-        checked = selftest.check(self._client, found, trains=trains)
-        self.reasons += (*found.reasons, *checked.reasons)
-        self.description["trusted_fields"] = [
-            field.name.lower() for field in OpField if checked.op_fields & field
-        ]
-        self._before = self._ask("counters", "")
+        told = self._answer(lambda: ask.describe(self._client), "who it is (rank, settings)")
+        self.description = _settled(self.description, told, self.target)
+        found = detect(self.pid)
+        tested = selftest.run(
+            self._client,
+            found.torch_layout,
+            found.python_layout,
+            trains=_trains(self.description),
+            want_shapes=self._window.want_shapes,
+        )
+        self.reasons += (*found.reasons, *tested.reasons)
+        self.description["proven"] = sorted(field.name.lower() for field in tested.fields)
+        self._before = self._answer(lambda: ask.counters(self._client))
 
     def start(self, window_ns: int) -> None:
         """Open the window."""
@@ -66,66 +81,75 @@ class FrameworkTap:
 
     def modules(self, addresses: Sequence[int]) -> Mapping[int, tuple[str, str]]:
         """Names and classes of nn.Modules; those that the target cannot name now are absent."""
-        said = self._ask("modules", "", wanted=list(addresses))
-        found = said.get("modules") or {}
-        return {int(address): (str(row[0]), str(row[1])) for address, row in found.items()}
+        return self._modules(addresses)
 
     def after(self) -> dict[str, Any]:
         """What changed over the window, and the flight recorder's collectives."""
-        counters = self._ask("counters", "")
-        recorder: dict[str, Any] = {}
-        if self.description.get("backend"):
-            recorder = self._ask("flight_recorder", "")
-        return {
+        told = {
             "counters_before": self._before,
-            "counters_after": counters,
-            "flight_recorder": recorder,
+            "counters_after": self._answer(lambda: ask.counters(self._client)),
         }
+        if self.description.get("backend"):
+            told["flight_recorder"] = self._answer(lambda: ask.flight_recorder(self._client))
+        return told
 
     def host_tids(self) -> Mapping[int, int]:
-        """Thread ids of the target's pid namespace to ours."""
-        with suppress(ProfilerError):
-            self._tids = getattr(self, "_tids", {}) | thread_map(self.pid)
-        return getattr(self, "_tids", {})
+        """Thread ids of the target's pid namespace to ours; looks new threads up."""
+        return self._tids
 
     def detach(self) -> None:
         """Let go."""
         self._client.detach()
 
-    def _ask(self, snippet: str, what: str, **arguments: Any) -> dict[str, Any]:
-        """Run a snippet; {} where Python does not answer, said once if `what` is given."""
+    def _answer(self, question: Callable[[], dict[str, Any]], what: str = "") -> dict[str, Any]:
+        """The answer; {} where Python does not give one, which is said once if `what` is given."""
         try:
-            answer = json.loads(self._client.run_python(snippets.source(snippet, **arguments), DESCRIBE_S))
-        except (SnippetFailed, ValueError) as exc:
+            return question()
+        except SnippetFailed as exc:
             if what:
-                self.reasons += (f"the target did not tell {what}: {_words(exc)}",)
+                self.reasons += (f"the target did not tell {what}: {exc.message}",)
             return {}
-        return answer if isinstance(answer, dict) else {}
-
-
-def _words(exc: Exception) -> str:
-    return exc.message if isinstance(exc, ProfilerError) else f"its answer made no sense ({exc})"
 
 
 def _outside(target: Target) -> dict[str, Any]:
     """What /proc tells, for when Python in the target does not answer."""
     return {
         "host": socket.gethostname(),
-        "pid": target.pid,
         "command": list(target.argv),
-        "python": str(target.python.version) if target.python else None,
+        "python": target.python.version if target.python else None,
         "torch": {"version": target.torch.version} if target.torch else None,
     }
 
 
-def _settle(description: dict[str, Any], target: Target) -> None:
-    """One rank, world size and job, from torch.distributed if it said, else the environment."""
+def _settled(outside: Mapping[str, Any], told: Mapping[str, Any], target: Target) -> dict[str, Any]:
+    """One description: the target's own words first, then what was read from outside."""
     placement = target.placement
+    out = {**outside, **{k: v for k, v in told.items() if v is not None}}
     for key in ("rank", "world_size", "local_rank"):
-        if description.get(key) is None:
-            description[key] = getattr(placement, key)
-    description["job"] = placement.job_id
-    description.pop("argv", None)
-    problems = description.pop("problems", None)
-    if problems:
-        description["problems"] = problems
+        if out.get(key) is None:
+            out[key] = getattr(placement, key)
+    out["job"] = placement.job_id
+    for key in ("argv", "pid"):
+        out.pop(key, None)
+    return {k: v for k, v in out.items() if v not in (None, [], {})}
+
+
+def _trains(description: Mapping[str, Any]) -> bool:
+    """An optimizer has state: the target has run backward passes."""
+    optimizers = description.get("optimizers") or ()
+    return any(isinstance(o, Mapping) and o.get("has_state") for o in optimizers)
+
+
+def let_go(pid: int) -> str:
+    """Clean up what a killed gputap left in a process; says what was found. Idempotent.
+
+    Raises TargetBusy if a living gputap is attached: that one lets go when it is stopped.
+    """
+    target = inspect(pid)
+    if target.control_fd is None:
+        return "nothing to let go of"
+    try:
+        AgentClient(pid, target.control_fd).detach()
+    except TargetGone:
+        return "nothing to let go of: the agent had let go by itself"
+    return "let go"

@@ -201,7 +201,7 @@ def find_torch(process: Process, mappings: Sequence[Mapping]) -> Torch | None:
     mapping = libraries.get("libtorch_cpu") or next(iter(libraries.values()), None)
     if mapping is None:
         return None
-    folder = mapping.path.rpartition("/lib/")[0]
+    folder = mapping.path.rpartition("/")[0].removesuffix("/lib")
     text = None if mapping.deleted else process.read_in_root(f"{folder}/version.py")
     facts = parse_version_py(text or b"")
     rocm = "libtorch_hip" in libraries or facts.get("hip") is not None

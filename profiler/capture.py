@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from gputap.profiler import schema
+from gputap.profiler.columns import dictionary, numbers, strings
 from gputap.profiler.errors import CaptureUnreadable, UsageError
 from gputap.profiler.manifest import MANIFEST_NAME, Manifest, Part, RankManifest
 from gputap.profiler.parts import (
@@ -38,6 +41,14 @@ _SQL_TYPES: Final = {
     "bool": "BOOLEAN",
     "dictionary": "VARCHAR",
 }
+
+
+_SWITCHED_OFF: Final = (
+    "autoinstall_known_extensions",
+    "autoload_known_extensions",
+    "python_enable_replacements",  # else SQL could name Python variables of ours
+    "enable_external_access",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +87,8 @@ class Capture:
         self.manifest: Final = manifest
         self._files = list(files)
         self._damaged = list(damaged)
+        listed = {path / part.path for part in manifest.parts}
+        self._verified = {file.path for file in files if file.path in listed}
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Capture:
@@ -166,12 +179,12 @@ class Capture:
         """
         import duckdb
 
+        self._verify()
         connection = duckdb.connect()
         root = self.path.resolve()
         connection.execute(f"SET allowed_directories = [{_quoted(str(root))}]")
-        for option in ("autoinstall_known_extensions", "autoload_known_extensions"):
+        for option in _SWITCHED_OFF:
             connection.execute(f"SET {option} = false")
-        connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
         for table in schema.TABLES:
             files = self._of(table.name, None)
@@ -190,9 +203,7 @@ class Capture:
                 _check_read_only(connection, sql)
                 return connection.sql(sql).to_arrow_table()
             except duckdb.Error as exc:
-                if not self._drop_damaged():
-                    raise UsageError(f"The query failed: {exc}", hint=_QUERY_HINT) from exc
-        return self.query(sql)
+                raise UsageError(f"The query failed: {exc}", hint=_QUERY_HINT) from exc
 
     def _of(self, table: str, rank: int | None) -> list[PartFile]:
         return [f for f in self._files if f.table == table and rank in (None, f.rank)]
@@ -205,23 +216,19 @@ class Capture:
         except (OSError, pa.ArrowException, ValueError) as exc:
             self._leave_out(file, _first_line(exc))
             return None
+        same = np.zeros(data.num_rows, np.int32)
         for key, value in (("job", file.job), ("host", file.host)):
             if key in wanted:
-                codes = pa.DictionaryArray.from_arrays(
-                    pa.nulls(data.num_rows, pa.int32()).fill_null(0), pa.array([value], pa.string())
-                )
-                data = data.append_column(key, codes)
+                data = data.append_column(key, dictionary(same, strings([value])))
         if "rank" in wanted:
-            ranks = pa.nulls(data.num_rows, pa.int32()).fill_null(file.rank)
-            data = data.append_column("rank", ranks)
+            data = data.append_column("rank", numbers(same + np.int32(file.rank)))
         return data.select(wanted)
 
-    def _drop_damaged(self) -> bool:
-        """Read every part whole, page checksums included; True if a damaged one was left out."""
-        before = len(self._damaged)
-        for file in self.files:
+    def _verify(self) -> None:
+        """Read the parts that have no checksum in the manifest, so that damage is found once."""
+        for file in [f for f in self._files if f.path not in self._verified]:
+            self._verified.add(file.path)
             self._read(file, TABLES[file.table], _all_columns(TABLES[file.table]))
-        return len(self._damaged) > before
 
     def _leave_out(self, file: PartFile, reason: str) -> None:
         self._files.remove(file)
@@ -325,7 +332,7 @@ def _view(table: schema.Table, paths: list[Path]) -> str:
     columns = [(c.name, _SQL_TYPES[c.type]) for c in table.columns]
     columns += [("job", "VARCHAR"), ("host", "VARCHAR"), ("rank", "INTEGER")]
     select = ", ".join(
-        f'CAST({quoted if name in present else "NULL"} AS {kind}) AS {quoted}'
+        f"CAST({quoted if name in present else 'NULL'} AS {kind}) AS {quoted}"
         for name, kind in columns
         for quoted in [f'"{name}"']
     )
@@ -358,4 +365,3 @@ def _quoted(text: str) -> str:
 def _first_line(exc: BaseException) -> str:
     lines = str(exc).strip().splitlines()
     return lines[0] if lines else type(exc).__name__
-

@@ -61,7 +61,7 @@ class Clock:
 
     def to_mono_ns(self, ticks: npt.NDArray[Any]) -> Ints:
         """CLOCK_MONOTONIC of an array of ticks. Vectorised, no copy for ns ticks."""
-        at = ticks.astype(np.int64, copy=False)
+        at: Ints = ticks.astype(np.int64, copy=False)
         if len(self.ticks) == 0 or len(at) == 0:
             return at
         outside = (at < self.ticks[0]) | (at >= self.ticks[-1])
@@ -108,7 +108,8 @@ def clock_from_samples(samples: npt.NDArray[np.void], *, offset_ns: int | None =
         offset_ns = int(np.sort(offsets)[len(offsets) // 2]) if len(offsets) else 0
     anchors, mono_anchors = _subdivided(ticks, mono)
     slope = _slope(ticks, mono)
-    half_ns = (int(good["width_ticks"].max()) * slope >> (_SLOPE_BITS + 1)) if len(good) else 0
+    widest = int(good["width_ticks"].max()) if len(good) else 0
+    half_ns = -(-widest * slope >> (_SLOPE_BITS + 1))
     return Clock(
         ticks=anchors,
         mono_ns=mono_anchors,
@@ -169,7 +170,8 @@ def _good(samples: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
     highest = np.maximum.accumulate(ordered["mono_ns"])
     forward = np.ones(len(ordered), bool)
     forward[1:] = (np.diff(ordered["ticks"]) > 0) & (ordered["mono_ns"][1:] > highest[:-1])
-    return ordered[forward]
+    kept: npt.NDArray[np.void] = ordered[forward]
+    return kept
 
 
 def _slope(ticks: Ints, mono: Ints) -> int:

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gputap.profiler import schema
-from gputap.profiler.clock import Clock, Ints
+from gputap.profiler.clock import Clock
+from gputap.profiler.columns import dictionary, numbers, strings
 from gputap.profiler.schema import EventKind
 
 if TYPE_CHECKING:
@@ -69,10 +70,11 @@ class Names:
     """torch's number of a thread to its OS thread id."""
 
 
-def events_table(threads: Mapping[int, Sequence[Records]], clock: Clock, names: Names) -> pa.Table:
+def events_table(threads: dict[int, list[Records]], clock: Clock, names: Names) -> pa.Table:
     """Rows of `events`, sorted by tid and start, parents before their first child.
 
-    `threads` holds each host tid's records. All chunks of the table share their dictionaries.
+    `threads` holds each host tid's records, and is emptied on the way to keep memory low. All
+    chunks of the table share their dictionaries.
     """
     import pyarrow as pa
 
@@ -80,15 +82,17 @@ def events_table(threads: Mapping[int, Sequence[Records]], clock: Clock, names: 
     batches = [
         lookups.batch(records, tid, clock)
         for tid in sorted(threads)
-        for records in _sorted_slices(threads[tid])
+        for records in _sorted_slices(threads.pop(tid))
     ]
     return pa.Table.from_batches(batches, schema=schema.arrow_schema(schema.EVENTS))
 
 
-def _sorted_slices(chunks: Sequence[Records]) -> Iterator[Records]:
+def _sorted_slices(chunks: list[Records]) -> Iterator[Records]:
     """One thread's records by start; of two with the same start the longer (outer) one first."""
     raw = [np.ascontiguousarray(chunk).view(_RAW) for chunk in chunks]
+    chunks.clear()
     joined = raw[0] if len(raw) == 1 else np.concatenate(raw)
+    raw.clear()
     records = joined.view(_RECORD)
     start = np.ascontiguousarray(records["start_ticks"])
     # Stable: it is a merge of runs, and records that end in order nearly start in order.
@@ -96,6 +100,7 @@ def _sorted_slices(chunks: Sequence[Records]) -> Iterator[Records]:
     ordered = start[order]
     if (ordered[1:] == ordered[:-1]).any():
         order = np.lexsort((records["depth"], ~records["end_ticks"], start))
+    del start, ordered, records
     for at in range(0, len(order), _SLICE):
         yield joined.take(order[at : at + _SLICE]).view(_RECORD)
 
@@ -104,10 +109,8 @@ class _Lookups:
     """Dictionaries of one part, and for each kind of id the array that turns it into a code."""
 
     def __init__(self, threads: Mapping[int, Sequence[Records]], names: Names) -> None:
-        import pyarrow as pa
-
         chunks = [chunk for thread in threads.values() for chunk in thread]
-        self.kinds = pa.array(_KINDS, pa.string())
+        self.kinds = strings(_KINDS)
         used = _used(chunks, "name_id", len(names.strings))
         texts = [names.strings[i] for i in used]
         self.name = _Column(used, texts, len(names.strings))
@@ -137,19 +140,19 @@ class _Lookups:
         forward = self.forward[_known(records["fwd_tid"], _MAX_TORCH_TID)]
         stacks = _known(records["stack_id"], len(self.module.codes))
         columns = {
-            "start_ns": pa.array(start),
-            "duration_ns": pa.array(duration),
-            "tid": pa.array(np.full(len(records), tid, np.int32)),
-            "depth": pa.array(np.minimum(records["depth"], 0x7FFF).astype(np.int16)),
-            "kind": _dictionary(kinds, self.kinds),
+            "start_ns": numbers(start),
+            "duration_ns": numbers(duration),
+            "tid": numbers(np.full(len(records), tid, np.int32)),
+            "depth": numbers(np.minimum(records["depth"], 0x7FFF).astype(np.int16)),
+            "kind": dictionary(kinds, self.kinds),
             "name": self.name.of(name_ids),
-            "seq": _nullable(seq, seq < 0),
-            "fwd_tid": _nullable(forward, forward == 0),
+            "seq": numbers(seq, seq < 0),
+            "fwd_tid": numbers(forward, forward == 0),
             "module": self.module.of(stacks),
             "module_class": self.module_class.of(stacks),
-            "stack_id": _nullable(stacks.view(np.int32), stacks == 0),
+            "stack_id": numbers(stacks.view(np.int32), stacks == 0),
             "shapes": self.shapes.of(_known(records["shape_id"], len(self.shapes.codes))),
-            "flags": pa.array((records["flags"] & 0x7F).astype(np.int8)),
+            "flags": numbers((records["flags"] & 0x7F).astype(np.int8)),
         }
         target = schema.arrow_schema(schema.EVENTS)
         return pa.RecordBatch.from_arrays([columns[f.name] for f in target], schema=target)
@@ -159,14 +162,12 @@ class _Column:
     """A dictionary column filled by id: `codes[id]` is -1 for null."""
 
     def __init__(self, used: Sequence[int], texts: Sequence[str | None], count: int) -> None:
-        import pyarrow as pa
-
         # Two ids may have the same text: threads of the target intern without a lock.
         code_of: dict[str, int] = {}
         self.codes: Codes = np.full(max(count, 1), -1, np.int32)
         for i, text in zip(used, texts, strict=True):
             self.codes[i] = -1 if text is None else code_of.setdefault(text, len(code_of))
-        self.values = pa.array(list(code_of), pa.string())
+        self.values = strings(list(code_of))
 
     def of(self, ids: Ids) -> pa.Array:
         """The column for an array of ids."""
@@ -174,7 +175,7 @@ class _Column:
 
         if not len(self.values):
             return pa.nulls(len(ids), pa.dictionary(pa.int32(), pa.string()))
-        return _dictionary(self.codes[ids], self.values)
+        return dictionary(self.codes[ids], self.values)
 
 
 def _known(ids: npt.NDArray[Any], count: int) -> Ids:
@@ -193,15 +194,3 @@ def _used(chunks: Sequence[Records], field: str, count: int) -> list[int]:
     seen[0] = False
     used: list[int] = np.flatnonzero(seen).tolist()
     return used
-
-
-def _nullable(values: Codes | Ints, missing: npt.NDArray[np.bool_]) -> pa.Array:
-    import pyarrow as pa
-
-    return pa.array(values, mask=missing) if missing.any() else pa.array(values)
-
-
-def _dictionary(codes: Codes, values: pa.Array) -> pa.DictionaryArray:
-    import pyarrow as pa
-
-    return pa.DictionaryArray.from_arrays(_nullable(codes, codes < 0), values)

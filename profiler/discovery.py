@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from gputap.profiler.errors import TargetError, UsageError
 from gputap.profiler.procfs import PROC, Process, ProcessGone, processes
@@ -216,3 +216,24 @@ def _job_order(target: Target) -> tuple[str, int, int]:
     place = target.placement
     rank = place.rank if place.rank is not None else -1
     return (place.job_id or "", rank, target.pid)
+
+
+def to_json(scan: Scan) -> list[dict[str, Any]]:
+    """The processes worth tapping as plain data for `--json`."""
+    return [
+        {
+            "pid": target.pid,
+            "rank": target.placement.rank,
+            "world_size": target.placement.world_size,
+            "local_rank": target.placement.local_rank,
+            "job": target.placement.job_id,
+            "uid": target.uid,
+            "python": target.python.version if target.python else None,
+            "torch": target.torch.version if target.torch else None,
+            "cuda": [library.name for library in target.cuda],
+            "level": target.level_obtainable,
+            "obstacles": [obstacle.what for obstacle in target.obstacles],
+            "command": list(target.argv),
+        }
+        for target in scan.targets
+    ]

@@ -1,7 +1,7 @@
 """What is possible on this machine and for one process, and the exact step to get more.
 
-Every check is cheap, has no effect on the target, and answers even where it cannot see: then its status is
-`unknown`, never `ok`.
+Every check is cheap, has no effect on the target, and answers even where it cannot see: then its
+status is `unknown`, never `ok`.
 """
 
 from __future__ import annotations
@@ -19,16 +19,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-
 from gputap.profiler.obstacles import LEVELS, PROVIDED, Level, Obstacle
-from gputap.profiler.procfs import PROC, Process, sysctl
+from gputap.profiler.procfs import PROC, Process, ProcessGone, sysctl
 from gputap.profiler.target import Ourselves, Target, inspect, ourselves, parse_container
 
 Status = Literal["ok", "warn", "fail", "unknown"]
 
 SUPPORTED_MACHINES: Final = ("x86_64",)
-LEAST_KERNEL: Final = (4, 18)
-"""RHEL 8. Older ones lack nothing we know of, but nobody has tried."""
+LEAST_KERNEL: Final = (4, 1)
+"""The first that tells thread ids across pid namespaces (NSpid); memfd and OFD locks are older."""
 LEAST_FREE_BYTES: Final = 256 << 20
 
 
@@ -97,11 +96,22 @@ def diagnose(
 
 def to_json(diagnosis: Diagnosis) -> dict[str, Any]:
     """The diagnosis as plain data for `--json`."""
-    data = asdict(diagnosis)
+    data: dict[str, Any] = _encodable(asdict(diagnosis))
     data["level_obtainable"] = diagnosis.level_obtainable
     if diagnosis.target is not None:
         data["target"]["command"] = diagnosis.target.command
     return data
+
+
+def _encodable(value: Any) -> Any:
+    """`value` with every string fit for UTF-8: file names need not be."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {key: _encodable(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_encodable(item) for item in value]
+    return value
 
 
 def level_verdicts(target: Target) -> tuple[LevelVerdict, ...]:
@@ -143,8 +153,8 @@ def _kernel(release: str, machine: str) -> Check:
         return Check("kernel", "fail", finding, step)
     numbers = re.match(r"(\d+)\.(\d+)", release)
     if numbers and (int(numbers[1]), int(numbers[2])) < LEAST_KERNEL:
-        step = f"Linux {'.'.join(map(str, LEAST_KERNEL))} or later is what gputap is made for."
-        return Check("kernel", "warn", finding, step)
+        step = f"gputap needs Linux {'.'.join(map(str, LEAST_KERNEL))} or later."
+        return Check("kernel", "fail", finding, step)
     return Check("kernel", "ok", finding)
 
 
@@ -260,7 +270,7 @@ def _sees_host_pids(proc: Path) -> bool:
     # Only the first pid namespace shows the OS kernel's own threads.
     try:
         return Process(2, proc).kernel_thread
-    except Exception:  # noqa: BLE001 - gone, or no pid 2 at all: the answer is the same
+    except ProcessGone:
         return False
 
 
@@ -365,11 +375,9 @@ def _gpus() -> Check:
 
 
 def _find_library(name: str) -> str | None:
-    folders = ("/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/lib/wsl/lib")
-    folders += ("/usr/local/nvidia/lib64", "/usr/lib/aarch64-linux-gnu", "/run/opengl-driver/lib")
-    return next(
-        (f"{folder}/{name}" for folder in folders if os.path.exists(f"{folder}/{name}")), None
-    )
+    folders = "x86_64-linux-gnu aarch64-linux-gnu wsl/lib ../lib64 . ../local/nvidia/lib64".split()
+    places = (os.path.normpath(f"/usr/lib/{folder}/{name}") for folder in folders)
+    return next((place for place in places if os.path.exists(place)), None)
 
 
 def _space(what: str, folder: Path) -> Check:
@@ -425,6 +433,8 @@ def _torch(target: Target) -> Check:
 
 
 def _cuda(target: Target) -> Check:
+    if not target.maps_readable:
+        return Check("cuda", "unknown", "we may not see its libraries")
     if not target.cuda:
         return Check("cuda", "ok", "no CUDA library is mapped")
     names = ", ".join(f"{lib.name} {lib.version or '?'}" for lib in target.cuda)
@@ -450,6 +460,8 @@ def _isolation(target: Target) -> Check:
 
 def _placement(target: Target) -> Check:
     place = target.placement
+    if place.rank is None and not target.maps_readable:
+        return Check("rank", "unknown", "we may not read its environment")
     if place.rank is None:
         return Check("rank", "ok", "none in its environment")
     return Check("rank", "ok", f"{place.rank} of {place.world_size or '?'} ({place.source})")
@@ -460,6 +472,8 @@ def _resident(target: Target) -> Check:
         return Check(
             "agent", "ok", "resident and idle from an earlier attach; it will be used again"
         )
+    if not target.maps_readable:
+        return Check("agent", "unknown", "we may not see its libraries")
     return Check("agent", "ok", "not in it")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,11 +17,18 @@ import numpy.typing as npt
 
 from gputap.profiler import schema
 from gputap.profiler.agent_memory import AgentMemory, Records
+from gputap.profiler.errors import ProfilerError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Ints = npt.NDArray[np.int64]
+
+ModuleNames = dict[int, tuple[str, str]]
+"""Qualified name and class of modules, by address."""
+
+Resolver = Callable[[Sequence[int]], Mapping[int, tuple[str, str]]]
+"""Asks the target for the names of modules at some addresses; unknown ones are absent."""
 
 
 # -------------------------------------------------------------------------------- line tables
@@ -122,7 +129,7 @@ class Module:
     module_class: str
     root_class: str = ""
     root: int = 0
-    """Tells roots of one class apart."""
+    """Address of the root: tells roots of one class apart."""
 
 
 def parse_modules(answer: str) -> dict[int, Module]:
@@ -148,8 +155,8 @@ def _is_module_row(row: Any) -> bool:
     )
 
 
-def module_names(modules: Mapping[int, Module]) -> dict[int, str]:
-    """One name per module, different for different modules of different roots.
+def module_names(modules: Mapping[int, Module]) -> ModuleNames:
+    """A name and a class per module; different modules of different roots have different names.
 
     The names of a job's one model stay as the user knows them. What stands beside it (a loss, a
     metric) is prefixed by its root's class, and where there are several models, each of them is.
@@ -166,7 +173,7 @@ def module_names(modules: Mapping[int, Module]) -> dict[int, str]:
         prefix[root] = "" if root == main else f"{name}#{seen[name]}" if seen[name] else name
         seen[name] += root != main
     return {
-        address: ".".join(filter(None, (prefix[m.root, m.root_class], m.name)))
+        address: (".".join(filter(None, (prefix[m.root, m.root_class], m.name))), m.module_class)
         for address, m in modules.items()
     }
 
@@ -219,14 +226,14 @@ def stack_ids(interned: Interned) -> Ints:
     return np.repeat(np.arange(1, len(interned.frame_counts) + 1), interned.frame_counts)
 
 
-def innermost_modules(interned: Interned, modules: Mapping[int, Module]) -> npt.NDArray[np.uint64]:
-    """Address of the innermost known module per stack id (index 0 = no stack); 0 if none."""
-    out = np.zeros(len(interned.frame_counts) + 1, np.uint64)
-    pointers = interned.frames["module_ptr"]
-    hits = np.flatnonzero(np.isin(pointers, np.array(sorted(modules), np.uint64)))
-    stacks, first = np.unique(stack_ids(interned)[hits], return_index=True)
+def innermost(frames: Records, counts: Ints, known: Mapping[int, object]) -> list[int]:
+    """Address of the innermost known module of each stack; 0 if there is none."""
+    out = np.zeros(len(counts), np.uint64)
+    pointers = frames["module_ptr"]
+    hits = np.flatnonzero(np.isin(pointers, np.array(sorted(known), np.uint64)))
+    stacks, first = np.unique(np.repeat(np.arange(len(counts)), counts)[hits], return_index=True)
     out[stacks] = pointers[hits[first]]
-    return out
+    return [int(pointer) for pointer in out]
 
 
 def frame_lines(interned: Interned, version: tuple[int, int]) -> Ints:
@@ -245,25 +252,23 @@ def frame_lines(interned: Interned, version: tuple[int, int]) -> Ints:
 
 
 def stack_table(
-    interned: Interned, version: tuple[int, int], modules: Mapping[int, Module]
+    interned: Interned, version: tuple[int, int], modules: Mapping[int, tuple[str, str]]
 ) -> pa.Table:
     """The rows of `schema.STACKS`: one per frame, innermost first."""
     import pyarrow as pa
 
     starts = np.cumsum(interned.frame_counts) - interned.frame_counts
-    frame = np.arange(len(interned.frames)) - np.repeat(starts, interned.frame_counts)
-    known = (interned.frames["code_id"] > 0) & (interned.frames["code_id"] <= len(interned.codes))
-    code = np.where(known, interned.frames["code_id"].astype(np.int64) - 1, -1)
-    names = module_names(modules)
-    pointers = interned.frames["module_ptr"].tolist()
+    code_ids = interned.frames["code_id"].astype(np.int64)
+    code = np.where((code_ids > 0) & (code_ids <= len(interned.codes)), code_ids - 1, -1)
+    named = [modules.get(p, (None, None)) for p in interned.frames["module_ptr"].tolist()]
     columns = {
         "stack_id": stack_ids(interned),
-        "frame": frame,
+        "frame": np.arange(len(code)) - np.repeat(starts, interned.frame_counts),
         "function": _by_code(interned, code, "name_id"),
         "file": _by_code(interned, code, "filename_id"),
         "line": frame_lines(interned, version),
-        "module": [names.get(p) for p in pointers],
-        "module_class": [modules[p].module_class if p in modules else None for p in pointers],
+        "module": pa.array([name for name, _ in named], pa.string()),
+        "module_class": pa.array([kind for _, kind in named], pa.string()),
     }
     fields = schema.arrow_schema(schema.STACKS)
     return pa.table(
@@ -281,3 +286,56 @@ def _by_code(interned: Interned, code: Ints, field: str) -> pa.Array:
     return pa.DictionaryArray.from_arrays(
         pa.array(index, pa.int32(), mask=code < 0), pa.array(list(distinct), pa.string())
     )
+
+
+class StackNames:
+    """What the stack ids of one target mean, while it is captured and in the end."""
+
+    def __init__(self, memory: AgentMemory, modules: Resolver) -> None:
+        """`modules` is asked once for each address; asking may fail, which leaves it unnamed."""
+        self._memory = memory
+        self._modules = modules
+        self._names: ModuleNames = {}
+        self._asked: set[int] = set()
+        self._innermost: list[int] = [0]
+
+    def modules_of(self, ids: Sequence[int]) -> list[tuple[str | None, str | None]]:
+        """Name and class of the innermost module of each stack id, or Nones."""
+        known = self._innermost
+        if ids and max(ids) >= len(known):
+            known.extend(self._read(final=False))
+        if ids and max(ids) >= len(known):
+            # An unfinished stack holds up those behind it; look past it, for this time only.
+            known = known + self._read(final=True)
+        none = (None, None)
+        return [self._names.get(known[i], none) if i < len(known) else none for i in ids]
+
+    def table(self) -> pa.Table:
+        """The rows of `schema.STACKS` of everything up to now."""
+        interned = read_interned(self._memory)
+        self._asked = set(self._names)  # what failed before is asked once more
+        self._ask(interned.frames)
+        return stack_table(interned, self._version(), self._names)
+
+    def _read(self, *, final: bool) -> list[int]:
+        """The innermost modules of the stacks that have come since."""
+        stacks = self._memory.stacks(len(self._innermost), final=final)
+        frames, counts = self._memory.frames(stacks)
+        self._ask(frames)
+        return innermost(frames, counts, self._names)
+
+    def _ask(self, frames: Records) -> None:
+        new = set(np.unique(frames["module_ptr"]).tolist()) - self._asked - {0}
+        if not new:
+            return
+        self._asked |= new
+        try:
+            self._names.update(self._modules(sorted(new)))
+        except ProfilerError:  # the GIL was not to be had: the capture goes on without names
+            return
+
+    def _version(self) -> tuple[int, int]:
+        """The target's CPython, as the agent was told."""
+        raw = self._memory.array("python_layout").view(schema.dtype(schema.PYTHON_LAYOUT))
+        number = int(raw["version"][0])
+        return number >> 8, number & 255

@@ -196,7 +196,9 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return value
     if isinstance(hint, type) and type(value) is hint:
         return value
-    raise CaptureUnreadable(f"{MANIFEST_NAME} is damaged: {where} is {_shown(value)}, not {_type(hint)}.")
+    raise CaptureUnreadable(
+        f"{MANIFEST_NAME} is damaged: {where} is {_shown(value)}, not {_type(hint)}."
+    )
 
 
 def _not_none(args: tuple[Any, ...]) -> Any:

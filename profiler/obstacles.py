@@ -183,8 +183,8 @@ def _refused(target: Target, ours: Ourselves) -> Iterator[Obstacle]:
         yield Obstacle(
             "ptrace_refused",
             "the OS kernel does not let gputap look into it",
-            "Uid, capabilities and Yama would allow it, so a security module (SELinux, AppArmor) or "
-            "a user namespace above ours forbids it.",
+            "Uid, capabilities and Yama would allow it, so a security module (SELinux, AppArmor) "
+            "or a user namespace above ours forbids it.",
             "Look for the refusal in the audit log (`dmesg`, `ausearch -m avc`), or run gputap on "
             "the host as root.",
             INJECTED,
@@ -335,8 +335,8 @@ _RULES: Final[tuple[_Rule, ...]] = (
     _yama,
     _refused,
     _process_kind,
-    _pytorch,
     _busy,
+    _pytorch,
     _hardening,
     _device,
     _clock,

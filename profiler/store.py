@@ -40,7 +40,15 @@ from gputap.profiler.parts import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Capture", "CaptureWriter", "ClockManifest", "Manifest", "Part", "RankManifest"]
+__all__ = [
+    "Capture",
+    "CaptureWriter",
+    "ClockManifest",
+    "Manifest",
+    "Part",
+    "RankManifest",
+    "check_writable",
+]
 
 REPORT_NAME: Final = "report.html"
 
@@ -178,6 +186,25 @@ class CaptureWriter:
         _write_atomically(self.path / MANIFEST_NAME, text, parents_below=self.path)
 
 
+def check_writable(path: Path, *, overwrite: bool = False) -> None:
+    """Raise CaptureNotWritable if a capture cannot be made at `path`. Writes nothing."""
+    if path.is_symlink():
+        raise CaptureNotWritable(f"{path} is a symbolic link; captures are not written through one.")
+    try:
+        if path.exists():
+            _check_existing(path, overwrite=overwrite, dry_run=True)
+            place = path
+        else:
+            place = next(parent for parent in path.absolute().parents if parent.exists())
+    except OSError as exc:
+        raise _not_writable(path, exc) from exc
+    if not place.is_dir():
+        raise _not_writable(path, OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+    if not os.access(place, os.W_OK | os.X_OK):
+        code = errno.EROFS if os.statvfs(place).f_flag & os.ST_RDONLY else errno.EACCES
+        raise _not_writable(path, OSError(code, os.strerror(code)))
+
+
 def _encode(table: str, data: pa.Table) -> pa.Buffer:
     """The part's bytes. In memory, so that one write either works or says why not."""
     import pyarrow as pa
@@ -191,7 +218,9 @@ def _encode(table: str, data: pa.Table) -> pa.Buffer:
 
 def _prepare(path: Path, *, overwrite: bool) -> None:
     if path.is_symlink():
-        raise CaptureNotWritable(f"{path} is a symbolic link; captures are not written through one.")
+        raise CaptureNotWritable(
+            f"{path} is a symbolic link; captures are not written through one."
+        )
     if path.exists():
         _check_existing(path, overwrite=overwrite)
     else:
@@ -199,7 +228,7 @@ def _prepare(path: Path, *, overwrite: bool) -> None:
         path.mkdir(mode=0o700)
 
 
-def _check_existing(path: Path, *, overwrite: bool) -> None:
+def _check_existing(path: Path, *, overwrite: bool, dry_run: bool = False) -> None:
     if not path.is_dir():
         raise CaptureNotWritable(f"{path} is a file, not a directory.")
     owner = path.stat().st_uid
@@ -211,7 +240,8 @@ def _check_existing(path: Path, *, overwrite: bool) -> None:
         raise CaptureNotWritable(f"{path} is not empty and is not a capture.")
     if not overwrite:
         raise CaptureNotWritable(f"{path} already holds a capture.")
-    _remove_capture(path)
+    if not dry_run:
+        _remove_capture(path)
 
 
 def _remove_capture(path: Path) -> None:
@@ -262,13 +292,17 @@ def _unlink(path: Path) -> None:
 
 def _not_writable(path: Path, exc: OSError) -> CaptureNotWritable:
     causes = {
-        errno.ENOSPC: ("the disk is full", "Free some space, or give another directory with `-o DIR`."),
+        errno.ENOSPC: (
+            "the disk is full",
+            "Free some space, or give another directory with `-o DIR`.",
+        ),
         errno.EDQUOT: ("the disk quota is used up", None),
         errno.EFBIG: ("the file size limit (ulimit -f) is reached", None),
         errno.EACCES: ("permission denied", None),
         errno.EPERM: ("permission denied", None),
         errno.EROFS: ("the file system is read-only", None),
         errno.ENOTDIR: ("a part of the path is a file", None),
+        errno.EEXIST: ("a part of the path is a file", None),
         errno.ENOENT: ("the directory has gone", None),
         errno.ENAMETOOLONG: ("the name is too long", None),
     }

@@ -1,7 +1,7 @@
 """Everything about a process that can be read from /proc, from outside, without ever stopping it.
 
 `inspect(pid)` gives a `Target`; what we may not see is None, never guessed. `require(target)`
-raises the error that says why a level cannot be had. `profiler.discovery` finds a machine's targets.
+raises the error that says why a level cannot be had. `profiler.discovery` finds the targets.
 """
 
 from __future__ import annotations

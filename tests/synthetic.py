@@ -24,6 +24,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -311,15 +312,13 @@ class _Rank:
         duration = plan.collective_ns + wait
         self.op("c10d::allreduce_", self.enqueue_ns, kind="collective", advance=False)
         shapes = f'{{"shapes":[[{plan.bytes // 4}]],"dtypes":["float"]}}'
-        self.add(
-            "gloo:all_reduce", duration, "collective", tid=gloo_tid(self.rank), shapes=shapes
-        )
+        self.add("gloo:all_reduce", duration, "collective", tid=gloo_tid(self.rank), shapes=shapes)
         self.at += duration
         return duration
 
     def event_parts(self) -> list[pa.Table]:
         edges = [0, *self.cuts, len(self.events)]
-        pairs = zip(edges, edges[1:], strict=False)
+        pairs = pairwise(edges)
         return [events_table(self.events[a:b]) for a, b in pairs if b > a]
 
     def stacks(self) -> pa.Table:

@@ -56,7 +56,7 @@
             type: "bar", xaxis: "x", yaxis: y, marker,
             x: columns.map((column) => column.x),
             y: columns.map((column) => column.parts[key] || 0),
-            width: columns.map((column) => column.n * 0.86),
+            width: columns.map((column) => column.n * (panel.columns.length > 120 ? 1 : 0.86)),
             customdata: columns.map((column) => plain(`${panel.title}, ${column.title}`)),
             hovertemplate: `%{customdata}<br>${data.words[key]} <b>%{y:.3g} ${chart.unit}</b><extra></extra>`,
           });
@@ -97,6 +97,13 @@
   }
 
   // ------------------------------------------------------------------- timeline
+  // Inside of a bar there is little room; the hover box has the whole name.
+  const short = (name) => {
+    if (name.startsWith("enumerate(DataLoader)")) return "DataLoader";
+    if (name.startsWith("Optimizer.")) return name.split("#")[0];
+    return name.slice(name.lastIndexOf("::") < 0 ? 0 : name.lastIndexOf("::") + 2).replace("evaluate_function: ", "");
+  };
+
   function timelineTraces(c, chart) {
     const groups = new Map();
     chart.hue.forEach((hue, i) => {
@@ -114,7 +121,7 @@
         line: { width: 0.6, color: c.surface },
         ...(hue === "merged" ? { pattern: { shape: "/", size: 4, solidity: 0.4, fillmode: "replace", fgcolor: c.merged, bgcolor: c.sunken } } : {}),
       },
-      text: at.map((i) => plain(chart.strings[chart.name[i]])),
+      text: at.map((i) => plain(short(chart.strings[chart.name[i]]))),
       textposition: "inside",
       insidetextanchor: "start",
       textangle: 0,

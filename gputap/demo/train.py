@@ -33,7 +33,7 @@ class Corpus(Dataset[torch.Tensor]):
         for _ in range((LENGTH + 1) * 40):
             state = (state * 1103515245 + 12345) & 0x7FFFFFFF
             tokens.append(state % VOCABULARY)
-        return torch.tensor(tokens[:: 40])
+        return torch.tensor(tokens[::40])
 
 
 class Block(nn.Module):
@@ -43,7 +43,9 @@ class Block(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = nn.MultiheadAttention(width, 4, batch_first=True)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map [batch, LENGTH, width] to the same."""

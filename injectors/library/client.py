@@ -10,7 +10,7 @@ import platform
 import select
 import struct
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import Final
 
@@ -53,6 +53,8 @@ class WindowConfig:
     budget_ppm: int = 10_000
     event_cost_ns: int = 200
     armed_cost_ns: int = 100
+    user_cost_ns: int = 0
+    """What one user scope costs; 0 = the agent's default."""
     want_stacks: bool = True
     want_shapes: bool = False
     want_gc: bool = True
@@ -120,10 +122,8 @@ class AgentClient:
 
     def start(self, window: WindowConfig) -> None:
         """Open a window."""
-        for name in ("mode", "window_ns", "budget_ppm", "event_cost_ns", "armed_cost_ns"):
-            self.memory.set(name, getattr(window, name))
-        for name in ("want_stacks", "want_shapes", "want_gc", "min_burst_steps"):
-            self.memory.set(name, int(getattr(window, name)))
+        for field in fields(window):
+            self.memory.set(field.name, int(getattr(window, field.name)))
         self._command(Command.START)
 
     def stop(self) -> None:

@@ -187,9 +187,9 @@ def _payload(text: str) -> tuple[int | None, str | None]:
     """Bytes and element type of the first tensor in a `shapes` text; Nones if it has none."""
     try:
         tensors = json.loads(text)
-        shape, dtype = tensors[0]["shape"], tensors[0]["dtype"]
+        shape, dtype = next((s, d) for s, d in tensors if d)
         count = int(np.prod([int(n) for n in shape], dtype=np.int64))
-    except (ValueError, TypeError, KeyError, IndexError):
+    except (ValueError, TypeError, StopIteration):
         return None, None
     size = _SIZES.get(str(dtype).removeprefix("torch.").lower())
     return (count * size if size else None), str(dtype)

@@ -60,7 +60,10 @@ class Stacks:
         if stack_id not in self.cache:
             first, last = self.rows.get(stack_id, (0, 0))
             columns = (column[first:last] for column in self.columns)
-            made = (Frame(f or "", p or "", n or 0, m, c) for f, p, n, m, c in zip(*columns))
+            made = (
+                Frame(f or "", p or "", n or 0, m, c)
+                for f, p, n, m, c in zip(*columns, strict=True)
+            )
             self.cache[stack_id] = tuple(made)
         return self.cache[stack_id]
 
@@ -154,6 +157,10 @@ class RankData:
     """Start and end of the capture's window; of the first and last event where not known."""
     mode: str = "full"
     """Lower-case name of a `CaptureMode`."""
+    bursts: int = 0
+    """Stretches in which every operator was recorded, as the agent counted them."""
+    scopes_seen_ns: int | None = None
+    """Time during which user scopes were recorded; None if unknown."""
 
 
 def rank_data(
@@ -164,6 +171,8 @@ def rank_data(
     threads: pa.Table | None = None,
     window: tuple[int | None, int | None] = (None, None),
     mode: str = "full",
+    bursts: int = 0,
+    scopes_seen_ns: int | None = None,
 ) -> RankData:
     """Make a rank's columns from the tables of a capture (see `schema.EVENTS` and others)."""
     whole = _sorted(_columns(events))
@@ -182,6 +191,8 @@ def rank_data(
         main_tid=_main_tid(threads),
         window=(first if start is None else start, last if end is None else end),
         mode=mode,
+        bursts=bursts,
+        scopes_seen_ns=scopes_seen_ns,
     )
 
 
@@ -193,7 +204,8 @@ def read_stacks(table: pa.Table | None) -> Stacks:
     ids = _integers(table, "stack_id", 0)
     heads = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]]))
     tails = np.append(heads[1:], len(ids))
-    rows = dict(zip(ids[heads].tolist(), zip(heads.tolist(), tails.tolist())))
+    spans = zip(heads.tolist(), tails.tolist(), strict=True)
+    rows = dict(zip(ids[heads].tolist(), spans, strict=True))
     names = ("function", "file", "line", "module", "module_class")
     return Stacks(rows, tuple(table.column(n).to_pylist() for n in names))
 

@@ -104,7 +104,7 @@ def _merge(ops: list[OpTotal], base_ns: int) -> Operator:
 def source(frames: Sequence[Frame]) -> str | None:
     """`file:line function` of the innermost frame outside torch itself; None if there is none."""
     for frame in frames:
-        if "/torch/" not in frame.file and not frame.file.startswith("<"):
+        if "/torch/" not in frame.file and not frame.file.startswith(("<", "torch/")):
             return f"{frame.file}:{frame.line} {frame.function}"
     return None
 

@@ -70,6 +70,8 @@ def load_rank(capture: Capture, rank: RankManifest) -> RankData:
         threads=capture.table("threads", rank=rank.rank),
         window=(rank.window_start_ns, rank.window_end_ns),
         mode=rank.mode,
+        bursts=rank.bursts,
+        scopes_seen_ns=getattr(rank, "scopes_seen_ns", None),
     )
 
 

@@ -13,12 +13,13 @@ An evaluation loop between two steps belongs to neither of them.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 
 from gputap.profiler.analysis import sites
 from gputap.profiler.analysis.calls import Calls, find_calls
-from gputap.profiler.analysis.intervals import Ints, Mask
+from gputap.profiler.analysis.intervals import Ints, Mask, containing
 from gputap.profiler.analysis.load import RankData
 from gputap.profiler.analysis.track import (
     LOADER,
@@ -31,6 +32,10 @@ from gputap.profiler.analysis.track import (
     track,
 )
 from gputap.profiler.schema import EventKind
+
+_LONG: Final = 3.0
+_SHORT_NS: Final = 2_000_000
+"""Scopes of longer steps cost too little to be switched off between bursts."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +87,7 @@ def _by_optimizer(thread: Track) -> Cuts:
     starts = np.concatenate([[min(low, int(marks.start[0]))], ends[:-1]])
     cuts = _cuts(thread, starts, ends, "optimizer")
     cuts = replace(cuts, recorded=_all_recorded(thread, marks.end, cuts))
+    cuts = _gated(thread, cuts)
     cuts = _without_evaluation(thread, cuts)
     cuts = _first_whole(thread, cuts)
     return _with_tail(thread, cuts, int(ends[-1]), max(high, int(ends[-1])))
@@ -124,7 +130,41 @@ def _all_recorded(thread: Track, flips: Ints, cuts: Cuts) -> Mask:
     low = np.searchsorted(edges, cuts.start)
     high = np.searchsorted(edges, cuts.end)
     recorded: Mask = blanks[high] == blanks[low]
-    return recorded
+    return recorded & ~_cut_by_burst(thread, cuts, recorded)
+
+
+def _cut_by_burst(thread: Track, cuts: Cuts, recorded: Mask) -> Mask:
+    """Steps at a burst's edge with fewer items than usual: the burst began or ended inside.
+
+    That happens where slices of time turn into bursts of steps, and where steps turn out to be
+    far dearer than the budget.
+    """
+    around = np.concatenate([[False], recorded, [False]])
+    inner = around[:-2] & around[2:]
+    count = count_between(thread.data.events.start[thread.work], cuts.start, cuts.end)
+    known = recorded & inner if np.any(recorded & inner) else recorded
+    usual = float(np.median(count[known])) if known.any() else 0.0
+    return recorded & ~inner & (count < 0.9 * usual)
+
+
+def _gated(thread: Track, cuts: Cuts) -> Cuts:
+    """Where even user scopes were seen in bursts only, what lies between bursts is no step.
+
+    Very short steps are watched so. A stretch without operators is then many steps, unless it is
+    as short as one.
+    """
+    mode, seen_ns = thread.data.mode, thread.data.scopes_seen_ns
+    duration = cuts.end - cuts.start
+    if mode != "bursts" or not np.any(cuts.recorded[1:]):
+        return cuts
+    usual = float(np.median(duration[1:][cuts.recorded[1:]]))
+    long = ~cuts.recorded & (duration > _LONG * usual)
+    bursts = int(np.sum(np.diff(cuts.recorded.astype(np.int8)) == 1))
+    window = thread.data.window[1] - thread.data.window[0]
+    gated = usual < _SHORT_NS and 2 * long.sum() >= bursts
+    if seen_ns is not None:
+        gated = seen_ns < 0.98 * window
+    return replace(cuts, whole=cuts.whole & ~long) if gated else cuts
 
 
 def _without_evaluation(thread: Track, cuts: Cuts) -> Cuts:
@@ -156,13 +196,13 @@ def _first_whole(thread: Track, cuts: Cuts) -> Cuts:
     """Find out whether the window caught the first step from its beginning.
 
     It did if the step begins as the others do: with as many waits for a batch or, without a
-    loader, with as many top-level events of which the first is the usual one.
+    loader, with as many items, of which the first is the usual one.
     """
     if len(cuts) < 2:
         return cuts
     begin = _usual_waits(thread, cuts)
     if begin is None:
-        begin = _usual_events(thread, cuts)
+        begin = _usual_items(thread, cuts)
     if begin is None:
         return cuts
     start, whole = cuts.start.copy(), cuts.whole.copy()
@@ -180,26 +220,39 @@ def _usual_waits(thread: Track, cuts: Cuts) -> int | None:
     return int(loads.start[last - usual])
 
 
-def _usual_events(thread: Track, cuts: Cuts) -> int | None:
-    """Start of the first step if its events are those of a usual one. Needs recorded steps."""
-    events = thread.data.events
+def _usual_items(thread: Track, cuts: Cuts) -> int | None:
+    """Start of the first step if its items are those of a usual one. Needs recorded steps."""
+    events, rows = thread.data.events, thread.work
     if len(thread.loader) or not (cuts.recorded[0] and cuts.recorded[1:].any()):
         return None
-    top = thread.rows[thread.data.nesting.parent[thread.rows] < 0]
-    first = np.searchsorted(events.start[top], cuts.start)
-    counts = np.searchsorted(events.start[top], cuts.end) - first
+    first = np.searchsorted(events.start[rows], cuts.start)
+    counts = np.searchsorted(events.start[rows], cuts.end) - first
     like = cuts.recorded & (counts > 0)
     like[0] = False
-    if not like.any():
+    if not like.any() or counts[0] < (usual := int(np.min(counts[like]))):
         return None
-    usual = int(np.median(counts[like]))
-    opening = top[first[like]]
-    here = top[max(int(first[0] + counts[0]) - usual, int(first[0]))]
+    opening = rows[first[like]]
     key = events.name[opening].astype(np.int64) * (1 << 31) + events.stack_id[opening]
-    mine = int(events.name[here]) * (1 << 31) + int(events.stack_id[here])
-    if counts[0] < usual or np.mean(key == mine) < 0.5:
+    tried = rows[first[0] + np.arange(int(counts[0]) - usual, -1, -1)]
+    mine = events.name[tried].astype(np.int64) * (1 << 31) + events.stack_id[tried]
+    hits = np.flatnonzero(np.isin(mine, key))
+    if not len(hits):
         return None
-    return int(events.start[here])
+    return _with_zero_grad(thread, int(tried[hits[0]]), int(cuts.start[0]))
+
+
+def _with_zero_grad(thread: Track, row: int, earliest: int) -> int:
+    """Start of the item, of the optimizer call around it, or of the `zero_grad` right before it."""
+    events = thread.data.events
+    start = int(events.start[row])
+    around = containing(np.array([start]), thread.optimizer.start, thread.optimizer.end)
+    if around[0] >= 0:
+        return int(thread.optimizer.start[around[0]])
+    at = int(np.searchsorted(thread.work, row))
+    previous = int(events.end[thread.work[at - 1]]) if at else earliest
+    scopes = thread.zero_grad
+    before = scopes.start[(scopes.start >= max(previous, earliest)) & (scopes.end <= start)]
+    return int(before[0]) if len(before) else start
 
 
 # ---------------------------------------------------------------------------------- loader
@@ -215,6 +268,7 @@ def _by_loader(thread: Track) -> Cuts:
     if len(cuts):
         recorded = _all_recorded(thread, marks.start, cuts)
         cuts = replace(cuts, recorded=recorded, whole=np.ones(len(cuts), np.bool_))
+        cuts = _gated(thread, cuts)
     cuts = _with_tail(thread, cuts, int(starts[-1]), max(high, int(marks.end[-1])))
     return _with_head(thread, cuts, low)
 

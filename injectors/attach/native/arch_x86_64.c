@@ -1,4 +1,5 @@
 #include <cpuid.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/uio.h>
@@ -7,6 +8,7 @@
 
 enum {
   RED_ZONE = 128,
+  SLIDE = 256, /* words; more than raise() needs of stack */
   USER_CS = 0x33,
   DIRECTION_FLAG = 0x400,
   /* <asm/sigcontext.h>, <asm/ucontext.h> */
@@ -84,12 +86,12 @@ long arch_syscall_number(const arch_regs *regs, uint64_t *first_argument) {
 }
 
 long arch_syscall_result(const arch_regs *regs) { return (long)regs->rax; }
-long arch_call_result(const arch_regs *regs) { return (int)regs->r12; } /* see boot_x86_64.S */
 
 bool arch_find_gadgets(const unsigned char *text, size_t size, uint64_t at,
                        struct arch_gadgets *gadgets) {
   static const unsigned char syscall_return[] = {0x0f, 0x05, 0xc3};
   static const unsigned char sigreturn[] = {0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05};
+  static const unsigned char pop_argument[] = {0x5f, 0xc3};
   const unsigned char *found = memmem(text, size, syscall_return, sizeof syscall_return);
   if (found && !gadgets->syscall_return) {
     gadgets->syscall_return = at + (uint64_t)(found - text);
@@ -98,7 +100,12 @@ bool arch_find_gadgets(const unsigned char *text, size_t size, uint64_t at,
   if (found && !gadgets->sigreturn) {
     gadgets->sigreturn = at + (uint64_t)(found - text);
   }
-  return gadgets->syscall_return && gadgets->sigreturn;
+  found = memmem(text, size, pop_argument, sizeof pop_argument);
+  if (found && !gadgets->pop_argument) {
+    gadgets->pop_argument = at + (uint64_t)(found - text);
+    gadgets->just_return = gadgets->pop_argument + 1;
+  }
+  return gadgets->syscall_return && gadgets->sigreturn && gadgets->pop_argument;
 }
 
 bool arch_is_signal_frame(const uint64_t *words, const struct arch_gadgets *gadgets) {
@@ -152,15 +159,23 @@ static void make_context(struct signal_frame *frame, const arch_regs *regs) {
   frame->cs = (uint16_t)regs->cs, frame->ss = (uint16_t)regs->ss;
 }
 
+static void make_slide(const struct arch_gadgets *gadgets, uint64_t slide[SLIDE]) {
+  for (int i = 0; i < SLIDE - 3; i++) {
+    slide[i] = gadgets->just_return;
+  }
+  slide[SLIDE - 3] = gadgets->pop_argument;
+  slide[SLIDE - 2] = SIGURG;
+  slide[SLIDE - 1] = gadgets->raise; /* which returns to the restorer, the frame's first word */
+}
+
 bool arch_make_rescue(const struct arch_state *state, const struct arch_gadgets *gadgets,
                       struct arch_rescue *rescue) {
   const uint32_t vector_size = frame_vector_size(state);
-  const uint64_t vector_at = (state->regs.rsp - RED_ZONE - vector_size - 4) & ~63ull;
-  /* A call wants the stack pointer 8 below a multiple of 16, and so does the frame. */
-  const uint64_t at = ((vector_at - sizeof(struct signal_frame)) & ~15ull) - 8;
-  if (vector_at + vector_size + 4 - at > sizeof rescue->bytes) {
-    return false;
-  }
+  const uint64_t top = (state->regs.rsp - RED_ZONE - 16) & ~7ull;
+  const uint64_t vector_at = (top - vector_size - sizeof(uint32_t)) & ~63ull;
+  /* At a function's first instruction the stack pointer is 8 below a multiple of 16: so here, too. */
+  const uint64_t frame_at = ((vector_at - sizeof(struct signal_frame)) & ~15ull) - 8;
+  const uint64_t slide_at = frame_at - SLIDE * sizeof(uint64_t);
   const arch_regs regs = resumed(state);
   struct signal_frame frame = {
       .restorer = gadgets->sigreturn,
@@ -169,13 +184,25 @@ bool arch_make_rescue(const struct arch_state *state, const struct arch_gadgets 
       .fpstate = vector_at,
       .mask = state->signal_mask,
   };
+  rescue->call_sp = slide_at;
+  rescue->frame_sp = frame_at;
+  rescue->scratch = top;
+  rescue->size = top + sizeof(uint64_t) - slide_at;
+  if (rescue->size > sizeof rescue->bytes) {
+    return false;
+  }
   make_context(&frame, &regs);
-  rescue->address = at;
-  rescue->size = vector_at + vector_size + 4 - at;
   memset(rescue->bytes, 0, rescue->size);
-  memcpy(rescue->bytes, &frame, sizeof frame);
-  make_vector(state, rescue->bytes + (vector_at - at), vector_size);
+  make_slide(gadgets, (uint64_t *)(void *)rescue->bytes);
+  memcpy(rescue->bytes + (frame_at - slide_at), &frame, sizeof frame);
+  make_vector(state, rescue->bytes + (vector_at - slide_at), vector_size);
   return true;
+}
+
+void arch_finish_syscall(struct arch_state *state) {
+  state->regs.rax = 0;
+  state->regs.orig_rax = (uint64_t)-1;
+  state->signal_mask = ~0ull;
 }
 
 static arch_regs working_regs(const struct arch_state *state, uint64_t sp, uint64_t pc) {
@@ -189,16 +216,16 @@ static arch_regs working_regs(const struct arch_state *state, uint64_t sp, uint6
 
 arch_regs arch_syscall_regs(const struct arch_state *state, const struct arch_gadgets *gadgets,
                             const struct arch_rescue *rescue, long number, const uint64_t args[6]) {
-  arch_regs regs = working_regs(state, rescue->address, gadgets->syscall_return);
+  arch_regs regs = working_regs(state, rescue->frame_sp, gadgets->syscall_return);
   regs.rax = (uint64_t)number;
   regs.rdi = args[0], regs.rsi = args[1], regs.rdx = args[2];
   regs.r10 = args[3], regs.r8 = args[4], regs.r9 = args[5];
   return regs;
 }
 
-arch_regs arch_call_regs(const struct arch_state *state, const struct arch_rescue *rescue,
-                         uint64_t function, const uint64_t args[4]) {
-  arch_regs regs = working_regs(state, rescue->address, function);
+arch_regs arch_call_regs(const struct arch_state *state, uint64_t sp, uint64_t function,
+                         const uint64_t args[4]) {
+  arch_regs regs = working_regs(state, sp, function);
   regs.rax = 0;
   regs.rdi = args[0], regs.rsi = args[1], regs.rdx = args[2], regs.rcx = args[3];
   return regs;
@@ -206,6 +233,6 @@ arch_regs arch_call_regs(const struct arch_state *state, const struct arch_rescu
 
 arch_regs arch_idle_regs(const struct arch_state *state, const struct arch_gadgets *gadgets,
                          const struct arch_rescue *rescue) {
-  /* As if the system call gadget had just returned: rsp past the restorer's address. */
-  return working_regs(state, rescue->address + 8, gadgets->sigreturn);
+  /* As if a system call at frame_sp had just returned. */
+  return working_regs(state, rescue->frame_sp + 8, gadgets->sigreturn);
 }

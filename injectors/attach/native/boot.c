@@ -1,5 +1,5 @@
 /*
- * The bootstrap: start routine of the thread that gputap-inject creates in the target.
+ * The bootstrap: what the thread that gputap-inject created in the target does.
  *
  * This code is copied into the target, so it may call nothing but the pointers in
  * `struct gputap_boot` and the kernel, and may hold no constants outside its own instructions:
@@ -10,6 +10,9 @@
 #include "boot_arch.h"
 
 enum {
+  QUICK_TURNS = 500,
+  QUICK_NS = 50000,
+  PATIENT_NS = 1000000,
   MEMFD_CLOEXEC = 1,
   MEMFD_EXEC = 0x10,
   GET_DUPLICATE = 1030, /* F_DUPFD_CLOEXEC */
@@ -34,7 +37,7 @@ BOOT_TEXT static uint32_t wait_while(struct gputap_boot *boot, uint32_t state) {
   volatile long pause[2];
   for (uint32_t turn = 0; turn < boot->patience && state_of(boot) == state; turn++) {
     pause[0] = 0;
-    pause[1] = BOOT_TURN_NS;
+    pause[1] = turn < QUICK_TURNS ? QUICK_NS : PATIENT_NS;
     boot_syscall(BOOT_NR_nanosleep, (long)pause, 0, 0, 0);
   }
   return state_of(boot);
@@ -98,17 +101,13 @@ BOOT_TEXT static int32_t load_and_enter(struct gputap_boot *boot) {
   return enter ? enter(&boot->enter) : -NOT_IMPLEMENTED;
 }
 
-/* Returns 1 if the page may be unmapped. Called by gputap_boot_entry alone. */
-BOOT_TEXT __attribute__((visibility("hidden"))) int gputap_boot_run(struct gputap_boot *boot) {
+/* Called by gputap_boot_entry alone. */
+BOOT_TEXT __attribute__((visibility("hidden"))) void gputap_boot_run(struct gputap_boot *boot) {
   uint64_t all = ~0ull;
   boot_syscall(BOOT_NR_rt_sigprocmask, 2 /* SIG_SETMASK */, (long)&all, 0, 8);
   boot->pthread_detach(boot->thread);
-  if (wait_while(boot, BOOT_HELD) != BOOT_GO) {
-    /* The injector died. The thread that it had stopped may still have to return to this page. */
-    return 0;
-  }
   boot->status = boot->resident_enter ? boot->resident_enter(&boot->enter) : load_and_enter(boot);
   say(boot, BOOT_DONE);
+  /* The page goes when the answer has been read, or when nobody is left to read it. */
   wait_while(boot, BOOT_DONE);
-  return 1;
 }

@@ -9,14 +9,13 @@
 
 /* Whose turn it is. Each side waits only for the other's states, and never for ever. */
 enum gputap_boot_state {
-  BOOT_HELD = 1,        /* thread waits until the stopped thread has been let go */
-  BOOT_GO = 2,          /* injector: go on */
-  BOOT_NEEDS_FILE = 3,  /* thread: fill my memfd, or give me a path */
-  BOOT_FILE_READY = 4,  /* injector: `path` can be loaded */
-  BOOT_LOAD_FAILED = 5, /* thread: dlopen refused, see `error` */
-  BOOT_GIVE_UP = 6,     /* injector: no other way left, end */
-  BOOT_DONE = 7,        /* thread: `status` is the answer */
-  BOOT_READ = 8,        /* injector: answer read, the page may go */
+  BOOT_STARTED = 1,     /* set before the thread runs */
+  BOOT_NEEDS_FILE = 2,  /* thread: fill my memfd, or give me a path */
+  BOOT_FILE_READY = 3,  /* injector: `path` can be loaded */
+  BOOT_LOAD_FAILED = 4, /* thread: dlopen refused, see `error` */
+  BOOT_GIVE_UP = 5,     /* injector: no other way left, end */
+  BOOT_DONE = 6,        /* thread: `status` is the answer */
+  BOOT_READ = 7,        /* injector: answer read, the page may go */
 };
 
 struct gputap_boot {
@@ -28,9 +27,9 @@ struct gputap_boot {
   int (*pthread_detach)(uint64_t);
   char *(*dlerror)(void);
   int (*resident_enter)(struct gputap_enter *); /* null: load the agent first */
-  uint64_t thread;                              /* written by pthread_create */
+  uint64_t thread;                              /* pthread_t of the thread itself */
   uint32_t state;                               /* enum gputap_boot_state */
-  uint32_t patience; /* turns of BOOT_TURN_NS that the thread waits for the injector */
+  uint32_t patience; /* turns that the thread waits for the injector, about a millisecond each */
   int32_t memfd;     /* of the thread; negative errno if the kernel gave none */
   int32_t lowest_fd; /* the memfd's number is moved to here or above */
   int32_t tid;       /* of the thread, in the target's pid namespace */
@@ -42,8 +41,6 @@ struct gputap_boot {
   char error[256];
 };
 
-#define BOOT_TURN_NS 50000
-
 _Static_assert(offsetof(struct gputap_boot, page) == 0, "known to gputap_boot_entry");
 _Static_assert(offsetof(struct gputap_boot, page_size) == 8, "known to gputap_boot_entry");
 _Static_assert(offsetof(struct gputap_boot, munmap) == 16, "known to gputap_boot_entry");
@@ -52,9 +49,8 @@ _Static_assert(sizeof(struct gputap_boot) <= 4096, "one page");
 /* The bootstrap's code lies in one section, which is copied into the target as it is. */
 #define BOOT_TEXT __attribute__((section("gputap_boot"), used, noinline))
 
-int gputap_boot_run(struct gputap_boot *boot);
+void gputap_boot_run(struct gputap_boot *boot);
 extern const unsigned char __start_gputap_boot[], __stop_gputap_boot[];
-extern const unsigned char gputap_boot_entry[];  /* start routine of the new thread */
-extern const unsigned char gputap_boot_return[]; /* where pthread_create returns to */
+extern const unsigned char gputap_boot_entry[]; /* takes a struct gputap_boot * */
 
 #endif

@@ -1,12 +1,7 @@
-/* Chooses a thread, stops it at a safe point, and makes it call pthread_create on the bootstrap. */
-#include <errno.h>
+/* Chooses a thread, stops it at a safe point, and makes it call pthread_create. */
 #include <sched.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "injection.h"
 #include "process.h"
@@ -14,12 +9,11 @@
 #include "safe_point.h"
 
 enum {
-  MAX_THREADS = 4096,
   STOP_MS = 50,
-  CALL_MS = 3000,
-  TRIES_PER_ROUND = 8,   /* stops, before the threads are looked at anew */
-  ROUNDS_PER_MAP = 16,   /* before the mappings are read anew */
-  BEST_RANKS = 3,
+  SLEEP_S = 30,
+  TRIES_PER_ROUND = 8, /* stops, before the threads are looked at anew */
+  ROUNDS_PER_MAP = 16, /* before the mappings are read anew */
+  RANKS = 3,
 };
 
 /* Why threads were passed over, for the refusal that follows if none will do. */
@@ -44,7 +38,7 @@ static size_t rank_threads(struct injection *injection, struct search *search, p
     search->uninterrupted += view.activity == THREAD_UNINTERRUPTED;
     search->unsuitable += ranks[i] < 0 && view.activity == THREAD_BLOCKED;
   }
-  for (int rank = 0; rank < BEST_RANKS; rank++) {
+  for (int rank = 0; rank < RANKS; rank++) {
     for (size_t i = 0; i < count; i++) {
       if (ranks[i] == rank) {
         order[found++] = tids[i];
@@ -60,105 +54,39 @@ static bool has_judged_filters(const struct injection *injection, pid_t tid) {
          status_number(injection->pid, tid, "Seccomp_filters", 10, -1) == injection->filters;
 }
 
-static bool remote_failed(struct injection *injection, struct window *window,
-                          enum window_result outcome, const char *what, long result) {
+/* Who gives up here gives up for good: what the stopped thread was made to do is known to nobody else. */
+static void judge_call(struct injection *injection, struct window *window,
+                       enum window_result outcome) {
   if (outcome == WINDOW_STUCK) {
-    /* Nobody may touch the thread now; it restores itself when the call returns. */
-    refuse("call_stuck", "%s did not return within %d s in thread %d; the thread goes on by itself when it does",
-           what, CALL_MS / 1000, window->tid);
+    refuse("call_stuck",
+           "pthread_create did not return within %d s in thread %d, which goes on by itself when it does",
+           CALL_MS / 1000, window->tid);
   }
-  if (outcome == WINDOW_GONE) {
+  if (outcome == WINDOW_CRASHED) {
+    window_close(window);
+    refuse("call_failed",
+           "pthread_create took signal %d (%s) in thread %d, which was put back to where it was",
+           window->fault, strsignal(window->fault), window->tid);
+  }
+  if (outcome != WINDOW_OK || !window_close(window)) {
     refuse("target_gone", "process %d ended during the attach", injection->pid);
   }
-  window_close(window);
-  if (outcome == WINDOW_CRASHED) {
-    refuse("call_failed", "%s took signal %d (%s) in thread %d; the thread was put back to where it was",
-           what, window->fault, strsignal(window->fault), window->tid);
-  }
-  refuse("call_failed", "%s failed in the target: %s", what, strerror((int)labs(result)));
 }
 
-static void remote_syscall(struct injection *injection, struct window *window, const char *what,
-                           long number, const uint64_t args[6], long *result) {
-  const enum window_result outcome = window_syscall(window, number, args, CALL_MS, result);
-  if (outcome != WINDOW_OK || (*result < 0 && *result > -4096)) {
-    remote_failed(injection, window, outcome, what, *result);
-  }
-}
-
-static void unmap(struct window *window, uint64_t page) {
-  long result;
-  window_syscall(window, SYS_munmap, (uint64_t[6]){page, BOOT_SIZE}, CALL_MS, &result);
-}
-
-static uint64_t in_page(uint64_t page, const unsigned char *code) {
-  return page + (uint64_t)(code - __start_gputap_boot);
-}
-
-static struct gputap_boot make_boot(const struct injection *injection, uint64_t page) {
-  struct gputap_boot boot = {
-      .page = (void *)page,
-      .page_size = BOOT_SIZE,
-      .munmap = (int (*)(void *, size_t))injection->munmap,
-      .pthread_detach = (int (*)(uint64_t))injection->pthread_detach,
-      .dlerror = (char *(*)(void))injection->dlerror,
-      .resident_enter = (int (*)(struct gputap_enter *))injection->resident_enter,
-      .state = BOOT_HELD,
-      /* Longer than we live ourselves: who waits in vain for that long waits for a dead injector. */
-      .patience = (uint32_t)((injection->timeout_ms + 5000ull) * 1000000 / BOOT_TURN_NS),
-      .lowest_fd = 600 + (int)(now_ns() / 1000 % 300),
-      .memfd_name = "gputap-agent",
-      .enter_name = "gputap_agent_enter",
-      .enter = {.size = sizeof boot.enter,
-                .dlsym = (void *(*)(void *, const char *))injection->dlsym,
-                .dlopen = (void *(*)(const char *, int))injection->dlopen,
-                .pthread_create = (int (*)(void *, const void *, void *(*)(void *),
-                                           void *))injection->pthread_create,
-                .ring_count = injection->ring_count,
-                .ring_capacity = injection->ring_capacity,
-                .control_fd = -ENODATA},
-  };
-  return boot;
-}
-
-/* Two pages: code, made executable once it is no longer writable, and data. */
-static void place_boot(struct injection *injection, struct window *window) {
-  const size_t code_size = (size_t)(__stop_gputap_boot - __start_gputap_boot);
-  const uint64_t wanted[6] = {0, BOOT_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, ~0ull, 0};
-  long result;
-  remote_syscall(injection, window, "mmap", SYS_mmap, wanted, &result);
-  injection->page = (uint64_t)result;
-  const struct gputap_boot boot = make_boot(injection, injection->page);
-  if (!write_memory(injection->pid, injection->page, __start_gputap_boot, code_size) ||
-      !write_memory(injection->pid, injection->page + BOOT_PAGE, &boot, sizeof boot)) {
-    unmap(window, injection->page);
-    remote_failed(injection, window, WINDOW_OK, "writing the bootstrap", EFAULT);
-  }
-  const uint64_t sealed[6] = {injection->page, BOOT_PAGE, PROT_READ | PROT_EXEC};
-  const enum window_result outcome = window_syscall(window, SYS_mprotect, sealed, CALL_MS, &result);
-  if (outcome != WINDOW_OK || result != 0) {
-    if (outcome == WINDOW_OK) {
-      unmap(window, injection->page);
-    }
-    remote_failed(injection, window, outcome, "making the bootstrap executable (mprotect)", result);
-  }
-}
-
-static void start_boot(struct injection *injection, struct window *window) {
-  const uint64_t data = injection->page + BOOT_PAGE;
-  const uint64_t args[4] = {data + offsetof(struct gputap_boot, thread), 0,
-                            in_page(injection->page, gputap_boot_entry), data};
-  long result = 0;
+/*
+ * pthread_create(&scratch, NULL, sleep, 30): the start routine is libc's own sleep, so nothing has to be
+ * mapped or written but on the thread's stack, and a thread that we lose ends by itself.
+ */
+static void call_pthread_create(struct injection *injection, struct window *window,
+                                uint64_t since) {
+  const uint64_t scratch = window->rescue.scratch;
+  const uint64_t args[4] = {scratch, 0, injection->sleep, SLEEP_S};
   const enum window_result outcome =
-      window_call(window, injection->pthread_create, args,
-                  in_page(injection->page, gputap_boot_return), CALL_MS, &result);
-  if (outcome == WINDOW_OK && result == 0) {
-    return;
-  }
-  if (outcome == WINDOW_OK || outcome == WINDOW_CRASHED) {
-    unmap(window, injection->page);
-  }
-  remote_failed(injection, window, outcome, "pthread_create", result);
+      window_call(window, injection->pthread_create, args, CALL_MS);
+  read_memory(injection->pid, scratch, &injection->thread, sizeof injection->thread);
+  judge_call(injection, window, outcome);
+  injection->pause_ns = now_ns() - since;
+  injection->tid = window->tid;
 }
 
 /* True if the stopped thread did it; it has been let go in either case. */
@@ -172,18 +100,11 @@ static bool use_thread(struct injection *injection, struct window *window, struc
   const enum safe_point verdict =
       safe_point_check(&injection->modules, &injection->gadgets, window->tid, &regs);
   search->verdicts[verdict]++;
-  if (verdict != SAFE || !window_open(window, &injection->gadgets)) {
+  if (verdict != SAFE || !window_open(window, &injection->gadgets, false)) {
     window_let_go(window);
     return false;
   }
-  place_boot(injection, window);
-  start_boot(injection, window);
-  const bool closed = window_close(window);
-  injection->pause_ns = now_ns() - since;
-  injection->tid = window->tid;
-  if (!closed) {
-    refuse("target_gone", "process %d ended during the attach", injection->pid);
-  }
+  call_pthread_create(injection, window, since);
   return true;
 }
 

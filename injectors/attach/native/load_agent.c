@@ -167,12 +167,10 @@ static void finish(struct injection *injection, const struct gputap_boot *boot) 
 }
 
 void load_agent(struct injection *injection) {
-  const uint64_t start = now_ns();
   struct gputap_boot boot;
   struct copy copy = {.directory = -1};
   bool offered;
-  say(injection, BOOT_GO);
-  uint32_t state = await_change(injection, BOOT_GO, &boot);
+  uint32_t state = await_change(injection, BOOT_STARTED, &boot);
   while (state == BOOT_NEEDS_FILE || state == BOOT_LOAD_FAILED) {
     offered = (state == BOOT_NEEDS_FILE && offer_memfd(injection, &boot)) ||
               offer_copy(injection, &copy);
@@ -185,5 +183,4 @@ void load_agent(struct injection *injection) {
   }
   remove_copy(&copy);
   finish(injection, &boot);
-  injection->load_ns = now_ns() - start;
 }

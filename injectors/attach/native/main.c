@@ -15,7 +15,8 @@
 
 __attribute__((noreturn)) static void usage(void) {
   fprintf(stderr, "usage: gputap-inject --pid PID --agent LIBRARY [--timeout-ms N] [--ring-count N]\n"
-                  "                     [--ring-capacity N] [--trust-seccomp] [--dry-run]\n");
+                  "                     [--ring-capacity N] [--trust-seccomp]\n"
+                  "       gputap-inject --pid PID --dry-run [--agent LIBRARY]\n");
   exit(2);
 }
 
@@ -66,7 +67,7 @@ static void parse(struct injection *injection, int argc, char **argv) {
       usage();
     }
   }
-  if (!injection->pid || !injection->agent || optind != argc) {
+  if (!injection->pid || (!injection->agent && !injection->dry_run) || optind != argc) {
     usage();
   }
 }
@@ -74,7 +75,7 @@ static void parse(struct injection *injection, int argc, char **argv) {
 static void print_plan(const struct injection *injection) {
   printf("{\"dry_run\":true,\"reused\":%s,\"threads\":%zu,\"libc\":",
          injection->resident_enter ? "true" : "false",
-         list_threads(injection->pid, (pid_t[4096]){0}, 4096));
+         list_threads(injection->pid, (pid_t[MAX_THREADS]){0}, MAX_THREADS));
   print_json_string(modules_libc(&injection->modules)->name);
   printf(",\"resolve_ns\":%llu}\n", (unsigned long long)injection->resolve_ns);
 }
@@ -102,7 +103,10 @@ int main(int argc, char **argv) {
     return 0;
   }
   create_thread(&injection);
+  const uint64_t created = now_ns();
+  start_boot(&injection);
   load_agent(&injection);
+  injection.load_ns = now_ns() - created;
   print_result(&injection, start);
   return 0;
 }

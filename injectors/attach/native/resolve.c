@@ -97,7 +97,9 @@ static void find_resident(struct injection *injection) {
 
 void resolve(struct injection *injection) {
   const uint64_t start = now_ns();
-  read_library(injection);
+  if (injection->agent) {
+    read_library(injection);
+  }
   const int error = modules_read(&injection->modules, injection->pid);
   if (error) {
     refuse("no_process", "the memory map of process %d cannot be read: %s", injection->pid,
@@ -107,6 +109,8 @@ void resolve(struct injection *injection) {
   find_gadgets(injection);
   injection->pthread_create = need(injection, "pthread_create");
   injection->pthread_detach = need(injection, "pthread_detach");
+  injection->gadgets.raise = need(injection, "raise");
+  injection->sleep = need(injection, "sleep");
   injection->munmap = need(injection, "munmap");
   injection->dlopen = need(injection, "dlopen");
   injection->dlsym = need(injection, "dlsym");

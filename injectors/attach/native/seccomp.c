@@ -18,42 +18,48 @@
 
 enum { MAX_LENGTH = 4096, MAX_FILTERS = 64, THREAD_FLAGS = 0x3d0f00 };
 
-/* `dispensable`: an error is handled, by glibc or by us. */
+/* What happens if a call answers with an error. */
+enum need {
+  NEEDED,
+  DISPENSABLE,    /* the error is handled, by glibc or by us */
+  UNLESS_MISSING, /* glibc does without it if the error is ENOSYS, and gives up on any other */
+};
+
 struct needed {
   long number;
   const char *name;
-  bool dispensable;
+  enum need need;
   uint64_t args[6];
 };
 
 static const struct needed needed[] = {
-    {SYS_mmap, "mmap", false, {0, 8192, PROT_READ | PROT_WRITE, 0x22, ~0ull, 0}},
-    {SYS_mmap, "mmap of a library", false, {0, 8192, PROT_READ | PROT_EXEC, 0x802, 3, 0}},
-    {SYS_mprotect, "mprotect", false, {0, 4096, PROT_READ | PROT_EXEC}},
-    {SYS_munmap, "munmap", false, {0, 8192}},
-    {SYS_getpid, "getpid", false, {0}},
-    {SYS_gettid, "gettid", false, {0}},
-    {SYS_tgkill, "tgkill", false, {1, 1, 23}},
-    {SYS_rt_sigreturn, "rt_sigreturn", false, {0}},
-    {SYS_rt_sigprocmask, "rt_sigprocmask", false, {2, 0, 0, 8}},
-    {SYS_clone3, "clone3", true, {0, 88}},
-    {SYS_clone, "clone", false, {THREAD_FLAGS}},
-    {SYS_set_robust_list, "set_robust_list", true, {0, 24}},
-    {334 /* rseq */, "rseq", true, {0, 32, 0, 0x53053053}},
-    {SYS_madvise, "madvise", true, {0, 4096, MADV_DONTNEED}},
-    {SYS_exit, "exit", false, {0}},
-    {SYS_nanosleep, "nanosleep", true, {0}},
-    {SYS_futex, "futex", false, {0}},
-    {SYS_memfd_create, "memfd_create", true, {0, 0x11}},
-    {SYS_fcntl, "fcntl", true, {3, 1030, 500}},
-    {SYS_ftruncate, "ftruncate", false, {3, 4096}},
-    {SYS_close, "close", true, {3}},
-    {SYS_openat, "openat", false, {(uint64_t)-100, 0, 0x80000}},
-    {SYS_read, "read", false, {3, 0, 832}},
-    {SYS_pread64, "pread64", true, {3, 0, 784}},
-    {SYS_newfstatat, "newfstatat", true, {3, 0, 0, 0x1000}},
-    {SYS_fstat, "fstat", true, {3}},
-    {SYS_membarrier, "membarrier", true, {8}},
+    {SYS_mmap, "mmap", NEEDED, {0, 8192, PROT_READ | PROT_WRITE, 0x22, ~0ull, 0}},
+    {SYS_mmap, "mmap of a library", NEEDED, {0, 8192, PROT_READ | PROT_EXEC, 0x802, 3, 0}},
+    {SYS_mprotect, "mprotect", NEEDED, {0, 4096, PROT_READ | PROT_EXEC}},
+    {SYS_munmap, "munmap", NEEDED, {0, 8192}},
+    {SYS_getpid, "getpid", NEEDED, {0}},
+    {SYS_gettid, "gettid", NEEDED, {0}},
+    {SYS_tgkill, "tgkill", NEEDED, {1, 1, 23}},
+    {SYS_rt_sigreturn, "rt_sigreturn", NEEDED, {0}},
+    {SYS_rt_sigprocmask, "rt_sigprocmask", NEEDED, {2, 0, 0, 8}},
+    {SYS_clone3, "clone3", UNLESS_MISSING, {0, 88}},
+    {SYS_clone, "clone", NEEDED, {THREAD_FLAGS}},
+    {SYS_set_robust_list, "set_robust_list", DISPENSABLE, {0, 24}},
+    {334 /* rseq */, "rseq", DISPENSABLE, {0, 32, 0, 0x53053053}},
+    {SYS_madvise, "madvise", DISPENSABLE, {0, 4096, MADV_DONTNEED}},
+    {SYS_exit, "exit", NEEDED, {0}},
+    {SYS_nanosleep, "nanosleep", DISPENSABLE, {0}},
+    {SYS_futex, "futex", NEEDED, {0}},
+    {SYS_memfd_create, "memfd_create", DISPENSABLE, {0, 0x11}},
+    {SYS_fcntl, "fcntl", DISPENSABLE, {3, 1030, 500}},
+    {SYS_ftruncate, "ftruncate", NEEDED, {3, 4096}},
+    {SYS_close, "close", DISPENSABLE, {3}},
+    {SYS_openat, "openat", NEEDED, {(uint64_t)-100, 0, 0x80000}},
+    {SYS_read, "read", NEEDED, {3, 0, 832}},
+    {SYS_pread64, "pread64", DISPENSABLE, {3, 0, 784}},
+    {SYS_newfstatat, "newfstatat", DISPENSABLE, {3, 0, 0, 0x1000}},
+    {SYS_fstat, "fstat", DISPENSABLE, {3}},
+    {SYS_membarrier, "membarrier", DISPENSABLE, {8}},
 };
 
 static uint32_t load(const unsigned char *data, uint32_t offset) {
@@ -187,14 +193,20 @@ static enum seccomp_fate fate_of(uint32_t answer) {
   }
 }
 
+static bool is_handled(const struct needed *call, uint32_t answer) {
+  const bool missing = (answer & SECCOMP_RET_DATA) == ENOSYS ||
+                       (answer & SECCOMP_RET_ACTION_FULL) == SECCOMP_RET_TRACE;
+  return fate_of(answer) == FATE_ERROR &&
+         (call->need == DISPENSABLE || (call->need == UNLESS_MISSING && missing));
+}
+
 static void judge_filter(struct seccomp_verdict *verdict, const struct sock_filter *program,
                          size_t length) {
   for (size_t i = 0; i < sizeof needed / sizeof *needed; i++) {
     const struct needed *call = &needed[i];
-    const enum seccomp_fate fate =
-        fate_of(seccomp_run(program, length, call->number, call->args));
-    if (fate > verdict->worst && !(fate == FATE_ERROR && call->dispensable)) {
-      verdict->worst = fate;
+    const uint32_t answer = seccomp_run(program, length, call->number, call->args);
+    if (fate_of(answer) > verdict->worst && !is_handled(call, answer)) {
+      verdict->worst = fate_of(answer);
       verdict->call = call->name;
     }
   }

@@ -107,12 +107,18 @@ static uint64_t window_mask(void) {
   return mask;
 }
 
-bool window_open(struct window *window, const struct arch_gadgets *gadgets) {
+bool window_open(struct window *window, const struct arch_gadgets *gadgets, bool finish) {
   window->gadgets = gadgets;
   struct arch_rescue *rescue = &window->rescue;
-  if (!arch_save(window->tid, &window->saved) ||
-      !arch_make_rescue(&window->saved, gadgets, rescue) ||
-      !write_memory(window->pid, rescue->address, rescue->bytes, rescue->size)) {
+  if (!arch_save(window->tid, &window->saved)) {
+    return false;
+  }
+  const arch_regs found = window->saved.regs;
+  if (finish) {
+    arch_finish_syscall(&window->saved);
+  }
+  if (!arch_make_rescue(&window->saved, gadgets, rescue) ||
+      !write_memory(window->pid, rescue->call_sp, rescue->bytes, rescue->size)) {
     return false;
   }
   /* Registers before mask: from here on a thread that loses us restores both by itself. */
@@ -122,7 +128,7 @@ bool window_open(struct window *window, const struct arch_gadgets *gadgets) {
     return false;
   }
   if (ptrace(PTRACE_SETSIGMASK, window->tid, sizeof mask, &mask) != 0) {
-    arch_set_regs(window->tid, &window->saved.regs);
+    arch_set_regs(window->tid, &found);
     return false;
   }
   return true;
@@ -162,11 +168,9 @@ static enum window_result run_to(struct window *window, enum __ptrace_request ho
 
 enum window_result window_syscall(struct window *window, long number, const uint64_t args[6],
                                   unsigned timeout_ms, long *result) {
-  const uint64_t restorer = window->gadgets->sigreturn;
   arch_regs regs =
       arch_syscall_regs(&window->saved, window->gadgets, &window->rescue, number, args);
-  if (!write_memory(window->pid, window->rescue.address, &restorer, sizeof restorer) ||
-      !arch_set_regs(window->tid, &regs)) {
+  if (!arch_set_regs(window->tid, &regs)) {
     return WINDOW_GONE;
   }
   /* Stops at entry and exit, not a single step: its SIGTRAP would be delivered if we died in it. */
@@ -182,13 +186,12 @@ enum window_result window_syscall(struct window *window, long number, const uint
 }
 
 enum window_result window_call(struct window *window, uint64_t function, const uint64_t args[4],
-                               uint64_t back, unsigned timeout_ms, long *result) {
-  arch_regs regs = arch_call_regs(&window->saved, &window->rescue, function, args);
-  if (!write_memory(window->pid, window->rescue.address, &back, sizeof back) ||
-      !arch_set_regs(window->tid, &regs)) {
+                               unsigned timeout_ms) {
+  arch_regs regs = arch_call_regs(&window->saved, window->rescue.call_sp, function, args);
+  if (!arch_set_regs(window->tid, &regs)) {
     return WINDOW_GONE;
   }
-  for (;;) {
+  do { /* Somebody else's SIGURG may come first; it is swallowed, as it is by default. */
     const enum window_result outcome = run_to(window, PTRACE_CONT, SIGURG, timeout_ms);
     if (outcome != WINDOW_OK) {
       return outcome;
@@ -196,17 +199,20 @@ enum window_result window_call(struct window *window, uint64_t function, const u
     if (!arch_get_regs(window->tid, &regs)) {
       return WINDOW_GONE;
     }
-    /* Somebody else's SIGURG may come first; it is swallowed, as it is by default. */
-    if (arch_pc(&regs) > back && arch_pc(&regs) < back + 64) {
-      *result = arch_call_result(&regs);
-      return WINDOW_OK;
-    }
-  }
+  } while (arch_sp(&regs) <= window->rescue.call_sp);
+  return WINDOW_OK;
 }
 
 bool window_close(struct window *window) {
   return arch_restore(window->tid, &window->saved) &&
          ptrace(PTRACE_DETACH, window->tid, 0, 0) == 0;
+}
+
+bool window_send(struct window *window, uint64_t function, uint64_t argument) {
+  const uint64_t args[4] = {argument};
+  const arch_regs regs =
+      arch_call_regs(&window->saved, window->rescue.frame_sp, function, args);
+  return arch_set_regs(window->tid, &regs) && ptrace(PTRACE_DETACH, window->tid, 0, 0) == 0;
 }
 
 const char *window_text(enum window_result result) {

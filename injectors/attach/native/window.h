@@ -1,7 +1,7 @@
 /*
  * The window: the fraction of a millisecond in which one thread of the target works for us.
  *
- *   window_stop -> (safe_point_check) -> window_open -> window_syscall, window_call -> window_close
+ *   window_stop -> safe_point_check -> window_open -> window_call -> window_close
  *
  * Whatever becomes of us in between, the thread finds its own way back: window_open puts a signal
  * frame on its stack, and everything it does for us returns into rt_sigreturn on that frame. So
@@ -39,15 +39,18 @@ enum window_result window_stop(struct window *window, pid_t pid, pid_t tid, unsi
 /* Lets a stopped thread go as it is. */
 void window_let_go(struct window *window);
 
-/* Saves the thread's state and makes it ours. False if that is impossible; the thread is unchanged. */
-bool window_open(struct window *window, const struct arch_gadgets *gadgets);
+/* Saves the thread's state and makes it ours. False if that is impossible; the thread is unchanged.
+   With `finish`, the system call that it was stopped in will have succeeded when it comes back. */
+bool window_open(struct window *window, const struct arch_gadgets *gadgets, bool finish);
 enum window_result window_syscall(struct window *window, long number, const uint64_t args[6],
                                   unsigned timeout_ms, long *result);
-/* Calls function(args) with `back` as return address: boot_<machine>.S tells us when it is reached. */
+/* Calls function(args), up to its return. What it returns is lost; it may write to rescue.scratch. */
 enum window_result window_call(struct window *window, uint64_t function, const uint64_t args[4],
-                               uint64_t back, unsigned timeout_ms, long *result);
+                               unsigned timeout_ms);
 /* Gives the thread its state back and lets it go. */
 bool window_close(struct window *window);
+/* Lets the thread go into function(argument) and, when that returns, back to where it was. */
+bool window_send(struct window *window, uint64_t function, uint64_t argument);
 
 const char *window_text(enum window_result result);
 

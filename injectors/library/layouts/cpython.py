@@ -48,6 +48,8 @@ class PythonLayout:
     unicode_ascii_data: int = 48
     bytes_size: int = 16
     bytes_data: int = 32
+    unicode_data: int = 72
+    unicode_kind_shift: int = 2
 
     def packed(self) -> npt.NDArray[np.uint8]:
         """The wire form."""
@@ -103,6 +105,7 @@ TABLE: Final = {
         code_firstlineno=68,
         code_instructions=192,
         unicode_ascii_data=40,
+        unicode_data=56,
     ),
 }
 """Versions without published offsets."""
@@ -263,6 +266,8 @@ def from_debug_offsets(version: tuple[int, int], raw: bytes) -> PythonLayout | N
         unicode_ascii_data=at["unicode.asciiobject_size"],
         bytes_size=at["bytes.ob_size"],
         bytes_data=at["bytes.ob_sval"],
+        # not published: a length and a pointer follow what an ASCII string has
+        unicode_data=at["unicode.asciiobject_size"] + 16,
     )
     return layout if _plausible(layout) else None
 

@@ -64,6 +64,12 @@ void *host_loaded_library(const char *soname, const char *stem) {
   return mapped_path(stem, path, sizeof path) ? g_host.dlopen(path, kLazy | kNoLoad) : nullptr;
 }
 
+const char *python_library_stem(uint32_t version, char *buffer, size_t capacity) {
+  Text stem(buffer, capacity);
+  stem << "libpython" << (int64_t)(version >> 8) << "." << (int64_t)(version & 255);
+  return stem.end();
+}
+
 bool host_start_thread(void *(*body)(void *), const char *name) {
   unsigned long thread = 0;
   uint64_t mask = sys::block_signals();

@@ -28,6 +28,9 @@ void *host_symbol(const char *name);
 // else; null if it is not loaded. Never loads anything. `stem` is the start of the file name.
 void *host_loaded_library(const char *soname, const char *stem);
 
+// "libpython3.11", written into `buffer`: how the file name of that Python's library starts.
+const char *python_library_stem(uint32_t version, char *buffer, size_t capacity);
+
 // Starts a detached thread with every signal blocked, so that the job's signals never land on it.
 bool host_start_thread(void *(*body)(void *), const char *name);
 

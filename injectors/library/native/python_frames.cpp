@@ -210,9 +210,7 @@ bool python_frames_find(uint32_t version) {
   void *found = host_symbol(symbol);
   if (!found && version) {
     char stem[32];
-    Text(stem, sizeof stem) << "libpython" << (int64_t)(version >> 8) << "."
-                            << (int64_t)(version & 255) << "";
-    void *library = host_loaded_library(stem, stem);
+    void *library = host_loaded_library(python_library_stem(version, stem, sizeof stem), stem);
     if (library) found = g_host.dlsym(library, symbol);
   }
   g_this_thread_state = (void *(*)())found;
@@ -220,6 +218,10 @@ bool python_frames_find(uint32_t version) {
 }
 
 uint32_t stack_intern(Live *live, ThreadState *thread) {
+  if (load(&live->header->stacks_count) >= live->header->stacks_capacity) {
+    count_drop(live, GPUTAP_DROP_CAUSE_STACKS_FULL);
+    return 0;
+  }
   Frames frames;
   collect(live, &frames);
   if (!frames.count) return 0;

@@ -10,10 +10,6 @@ namespace gputap {
 
 constexpr uint32_t kMostFrames = 64;
 
-struct FrameWalk {
-  const char *frame;
-};
-
 // PyGILState_GetThisThreadState, which needs no GIL; null until found.
 extern void *(*g_this_thread_state)();
 

@@ -1,4 +1,4 @@
-"""Names of nn.Modules by address: qualified name, class, the root's class and number."""
+"""Names of nn.Modules by address: qualified name, class, the root's class and address."""
 
 import gc
 import json
@@ -43,7 +43,7 @@ def unwrapped(module):
     return module
 
 
-def name_tree(root, number, left, found):
+def name_tree(root, left, found):
     """Names every wanted module under `root`; wrappers add no part to the name."""
     root_class = kind(unwrapped(root))
     todo, seen = [("", root)], set()
@@ -55,7 +55,7 @@ def name_tree(root, number, left, found):
         seen.add(address)
         if address in left:
             left.discard(address)
-            found[str(address)] = [prefix, kind(module), root_class, number]
+            found[str(address)] = [prefix, kind(module), root_class, id(root)]
         inner = WRAPPERS.get(kind(module))
         for name, child in reversed(children(module)):
             below = prefix if name == inner else (prefix + "." + name if prefix else name)
@@ -149,7 +149,7 @@ def run():
             continue
         for root in tops:
             before = len(left)
-            name_tree(root, len(roots), left, found)
+            name_tree(root, left, found)
             if len(left) < before:
                 roots.append(kind(unwrapped(root)))
             root = None

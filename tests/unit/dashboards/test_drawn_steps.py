@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from gputap.dashboards import timeline
 from gputap.profiler import schema
 from gputap.profiler.analysis.model import Phases, Step
 from tests.sample_report import rank, sample_report
-from tests.synthetic import event, events_table, table_of
 from tests.synthetic import capture as synthetic_capture
+from tests.synthetic import event, events_table, table_of
 
 SECOND = 1_000_000_000
 
@@ -108,7 +109,7 @@ def test_short_events_are_merged_and_counted() -> None:
     assert kept[-1] == lengths.max()
     for lane in (0, 1):
         bars = sorted((b.start_ns, b.duration_ns) for b in drawn.bars if b.lane == lane)
-        assert all(a + d <= b for (a, d), (b, _) in zip(bars, bars[1:], strict=False))
+        assert all(a + d <= b for (a, d), (b, _) in pairwise(bars))
 
 
 @pytest.mark.parametrize("limit", [3, 10, 64])

@@ -34,7 +34,7 @@ PLAIN = """\
 vit-b16 · pids 4242, 4243 · framework level · 40 steps on each of 2 ranks found,
 15% recorded (bursts of whole steps) in 10.0 s
 CPU-side times; no GPU kernel times were measured.
-Not a higher level, because no CUDA driver is mapped in the target.
+Why not more: no CUDA driver is mapped in the target.
 
 Step 194 ms (mean of 12 recorded steps)
   █████████████████████████████████████████████▓▓▓▓▓▓▓▓▓▓▓▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒===··
@@ -59,12 +59,12 @@ Findings
              → Pass fused=True to torch.optim.AdamW.
 
 Operators
-  self/step  share  calls/step  operator                     mostly in
-    18.4 ms   9.8%          49  aten::addmm                  …/vit.py:88 forward
-    17.2 ms   9.2%          49  AddmmBackward0               …n.py:61 train_step
-    14.6 ms   7.8%          98  aten::mm                     …n.py:61 train_step
-    4.10 ms   2.2%          25  aten::native_layer_norm      …/vit.py:71 forward
-    3.90 ms   2.1%          12  …ct_flash_attention_for_cpu  …/vit.py:64 forward
+  self/step  share  calls/step  operator                  mostly in
+    18.4 ms   9.8%          49  aten::addmm               vit.py:88 forward
+    17.2 ms   9.2%          49  AddmmBackward0            train.py:61 train_step
+    14.6 ms   7.8%          98  aten::mm                  train.py:61 train_step
+    4.10 ms   2.2%          25  aten::native_layer_norm   vit.py:71 forward
+    3.90 ms   2.1%          12  …flash_attention_for_cpu  vit.py:64 forward
 
 Modules
   own/step  forward  backward  module                  class
@@ -141,7 +141,7 @@ def test_drops_simulation_and_missing_phases_are_said() -> None:
     bare = replace(rank(0, dropped={"ring_full": 312}), steps=steps, steps_recorded=0)
     said = verdict(sample_report(ranks=(bare,), simulated=True, operators=(), modules=()))
     assert "SIMULATED: the GPU of this run is not a real one." in said
-    assert "312 (ring full 312) dropped." in said
+    assert "312 (ring full 312) dropped." in " ".join(said.split())
     assert "Forward and backward were not recorded in this window." in said
     assert "Operators" not in said
 

@@ -74,6 +74,11 @@ static void objects(void) {
   AT("unicode_state", PyASCIIObject, state);
   SAY("unicode_ascii_mask", mask);
   SAY("unicode_ascii_data", sizeof(PyASCIIObject));
+  SAY("unicode_data", sizeof(PyCompactUnicodeObject));
+  memset(&text, 0, sizeof text);
+  text.state.kind = 1;
+  memcpy(&mask, (char *)&text + offsetof(PyASCIIObject, state), sizeof mask);
+  SAY("unicode_kind_shift", __builtin_ctz(mask));
   AT("bytes_size", PyVarObject, ob_size);
   AT("bytes_data", PyBytesObject, ob_sval);
 }

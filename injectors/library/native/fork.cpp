@@ -1,0 +1,79 @@
+#include "fork.h"
+
+#include "atomics.h"
+#include "host.h"
+#include "session.h"
+
+namespace gputap {
+
+namespace {
+
+constexpr int64_t kPatienceNs = 50000000;
+
+uint32_t in_torch;      /* a call into torch is under way */
+uint32_t forks_pending; /* threads between prepare and parent handler */
+uint32_t ending;        /* exit handlers run */
+bool prepared;
+
+// Bounded: a fork or an exit must never hang on us.
+void wait_until_out_of_torch() {
+  int64_t deadline = sys::monotonic_ns() + kPatienceNs;
+  while (load_acquire(&in_torch) && sys::monotonic_ns() < deadline) sys::yield();
+}
+
+void before_fork() {
+  add(&forks_pending, 1u);
+  full_fence();
+  wait_until_out_of_torch();
+}
+
+void after_fork_in_parent() { __atomic_fetch_sub(&forks_pending, 1u, __ATOMIC_RELEASE); }
+
+// Runs in the child, maybe between fork and exec of a process with a thousand threads: no lock, no
+// allocation.
+void after_fork_in_child() {
+  store(&forks_pending, 0);
+  store(&in_torch, 0);
+  session_forget_after_fork();
+}
+
+void at_exit(void *) {
+  store(&ending, 1);
+  full_fence();
+  wait_until_out_of_torch();
+}
+
+}  // namespace
+
+ForkGuard::ForkGuard() {
+  for (;;) {
+    int64_t deadline = sys::monotonic_ns() + kPatienceNs;
+    while (load_acquire(&forks_pending) && sys::monotonic_ns() < deadline) sys::sleep_ns(50000);
+    store(&in_torch, 1);
+    full_fence();
+    if (!load(&forks_pending) || sys::monotonic_ns() >= deadline) break;
+    store_release(&in_torch, 0);
+  }
+  allowed_ = !load(&ending);
+}
+
+ForkGuard::~ForkGuard() { store_release(&in_torch, 0); }
+
+bool process_is_ending() { return load(&ending); }
+
+void fork_prepare() {
+  if (prepared) return;
+  prepared = true;
+  typedef int (*RegisterAtfork)(void (*)(), void (*)(), void (*)(), void *);
+  typedef int (*PthreadAtfork)(void (*)(), void (*)(), void (*)());
+  typedef int (*AtExit)(void (*)(void *), void *, void *);
+  if (RegisterAtfork glibc = (RegisterAtfork)host_symbol("__register_atfork"))
+    glibc(before_fork, after_fork_in_parent, after_fork_in_child, nullptr);
+  else if (PthreadAtfork other = (PthreadAtfork)host_symbol("pthread_atfork"))
+    other(before_fork, after_fork_in_parent, after_fork_in_child);
+  // Registered late, so it runs early: before torch's own exit handlers.
+  if (AtExit at_exit_of_host = (AtExit)host_symbol("__cxa_atexit"))
+    at_exit_of_host(at_exit, nullptr, nullptr);
+}
+
+}  // namespace gputap
