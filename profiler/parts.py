@@ -77,7 +77,7 @@ def part_paths(root: Path, table: str) -> list[Path]:
 
 
 def parquet_options(table: schema.Table) -> dict[str, Any]:
-    """Arguments for `pyarrow.parquet.write_table`, as measured in docs/performance.md."""
+    """Arguments for `pyarrow.parquet.write_table`, as measured by benchmarks/ingest.py."""
     names = [column.name for column in table.columns]
     delta = [name for name in names if name in _DELTA]
     return {

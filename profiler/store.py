@@ -189,7 +189,9 @@ class CaptureWriter:
 def check_writable(path: Path, *, overwrite: bool = False) -> None:
     """Raise CaptureNotWritable if a capture cannot be made at `path`. Writes nothing."""
     if path.is_symlink():
-        raise CaptureNotWritable(f"{path} is a symbolic link; captures are not written through one.")
+        raise CaptureNotWritable(
+            f"{path} is a symbolic link; captures are not written through one."
+        )
     try:
         if path.exists():
             _check_existing(path, overwrite=overwrite, dry_run=True)

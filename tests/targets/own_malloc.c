@@ -1,12 +1,11 @@
-/* Brings its own malloc, as jemalloc does: it notices when a thread enters it twice, and dies of it. */
-#include <stdio.h>
+/* A preloaded malloc, as jemalloc is: it notices when a thread enters it twice, and dies of it. */
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
+enum { LARGE = 2000, RECYCLED = 1 << 26, KEPT = 1 << 26 };
 static __thread volatile int inside;
-static char arena[1 << 26];
-static size_t used;
+static char recycled[RECYCLED], kept[KEPT];
+static size_t recycled_used, kept_used;
 
 static void *take(size_t size) {
   if (inside) {
@@ -15,30 +14,33 @@ static void *take(size_t size) {
   inside = 1;
   for (volatile int i = 0; i < 20000; i++) { /* most of the time is spent in here */
   }
-  const size_t at = __atomic_fetch_add(&used, (size + 63) & ~63ul, __ATOMIC_SEQ_CST);
+  char *block;
+  if (size >= LARGE) { /* the busy loop's: nobody minds if they are given out twice */
+    recycled_used = recycled_used + size < RECYCLED - 65536 ? recycled_used + size : 0;
+    block = recycled + (recycled_used & ~63ul);
+  } else {
+    block = kept + kept_used;
+    kept_used += (size + 63) & ~63ul;
+  }
   inside = 0;
-  return at + size < sizeof arena ? arena + at : NULL;
+  return block;
 }
 
 void *malloc(size_t size) { return take(size); }
 void free(void *block) { (void)block; }
-void *calloc(size_t count, size_t size) { return take(count * size); }
+void *calloc(size_t count, size_t size) { return memset(take(count * size), 0, count * size); }
+
 void *memalign(size_t alignment, size_t size) {
   char *block = take(size + alignment);
   return block + (alignment - (size_t)block % alignment) % alignment;
 }
-void *aligned_alloc(size_t alignment, size_t size) { return memalign(alignment, size); }
-void *realloc(void *block, size_t size) {
-  void *larger = take(size);
-  return block && larger ? memcpy(larger, block, size) : larger;
-}
 
-int main(void) {
-  puts("ready");
-  fflush(stdout);
-  for (;;) {
-    if (!malloc(0)) {
-      used = 0;
-    }
+void *aligned_alloc(size_t alignment, size_t size) { return memalign(alignment, size); }
+
+void *realloc(void *block, size_t size) {
+  char *larger = take(size);
+  for (size_t i = 0; block && i < size; i++) {
+    larger[i] = ((char *)block)[i];
   }
+  return larger;
 }

@@ -57,8 +57,9 @@ uint32_t torch_fields(const gputap_torch_layout &layout) {
 void bound_layout(gputap_torch_layout *layout) {
   constexpr int32_t kRecordFunctionBytes = 288; /* the smallest of 2.0 to 2.15 */
   int32_t most = kRecordFunctionBytes + (layout->version >= 2004 ? 56 : 0) - 8;
-  for (int32_t *offset : {&layout->thread_id, &layout->scope, &layout->fn_index, &layout->seq,
-                          &layout->forward_thread_id, &layout->inputs})
+  int32_t *const offsets[] = {&layout->thread_id, &layout->scope,  &layout->fn_index,
+                              &layout->seq,       &layout->inputs, &layout->forward_thread_id};
+  for (int32_t *offset : offsets)
     if (*offset > most) *offset = -1;
 }
 

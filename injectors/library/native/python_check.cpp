@@ -145,7 +145,8 @@ void python_check_run() {
   }
   g_python.error_clear();
   if (globals) g_python.dict_clear(globals);
-  for (PyObject *object : {done, code, probe_object, builtins, globals})
+  PyObject *const owned[] = {done, code, probe_object, builtins, globals};
+  for (PyObject *object : owned)
     if (object) g_python.decrease(object);
 }
 

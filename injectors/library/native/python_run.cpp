@@ -29,6 +29,10 @@ void answer_with(int32_t status, const char *text, size_t length) {
   __builtin_memcpy(answer, text, answer_length);
 }
 
+void drop(PyObject *object) {
+  if (object) g_python.decrease(object);
+}
+
 // "ValueError: no such thing".
 void answer_with_error() {
   PyObject *type = nullptr, *value = nullptr, *trace = nullptr;
@@ -44,8 +48,8 @@ void answer_with_error() {
   if (part) text.bytes(part, (size_t)length);
   answer_status = 1;
   answer_length = (uint32_t)text.length();
-  for (PyObject *object : {name, words, type, value, trace})
-    if (object) g_python.decrease(object);
+  PyObject *const owned[] = {name, words, type, value, trace};
+  for (PyObject *object : owned) drop(object);
   g_python.error_clear();
 }
 
@@ -73,8 +77,8 @@ void run_source() {
     answer_with_error();
   // Functions of the source hold the dict that holds them.
   if (globals) g_python.dict_clear(globals);
-  for (PyObject *object : {done, code, builtins, globals})
-    if (object) g_python.decrease(object);
+  PyObject *const owned[] = {done, code, builtins, globals};
+  for (PyObject *object : owned) drop(object);
 }
 
 void do_jobs(uint32_t wanted) {

@@ -62,7 +62,8 @@ gputap_control_header layout(uint32_t ring_count, uint32_t ring_capacity) {
 
 // A high number, so that a target that walks or reuses low descriptors does not meet it.
 int move_up(int fd) {
-  for (int lowest : {500, 200, 64}) {
+  const int lowest_numbers[] = {500, 200, 64}; /* the limit on descriptors may be low */
+  for (int lowest : lowest_numbers) {
     long high = sys::call(sys::kFcntl, fd, sys::kFcntlDupCloexec, lowest);
     if (sys::failed(high)) continue;
     sys::close(fd);

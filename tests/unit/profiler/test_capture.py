@@ -204,7 +204,13 @@ def test_queries_only_read_the_capture(two_ranks: synthetic.Truth, sql: str) -> 
 
 @pytest.mark.parametrize(
     "sql",
-    ["DESCRIBE events", "SUMMARIZE steps", "SHOW TABLES", "FROM threads", "WITH a AS (SELECT 1) FROM a"],
+    [
+        "DESCRIBE events",
+        "SUMMARIZE steps",
+        "SHOW TABLES",
+        "FROM threads",
+        "WITH a AS (SELECT 1) FROM a",
+    ],
 )
 def test_queries_that_look_around(two_ranks: synthetic.Truth, sql: str) -> None:
     assert Capture.open(two_ranks.path).query(sql).num_rows > 0
@@ -277,7 +283,9 @@ def test_long_names_that_differ_late_stay_apart() -> None:
     assert partition("x" * 500 + "a", "h", 0) != partition("x" * 500 + "b", "h", 0)
 
 
-@pytest.mark.parametrize("folder", ["", "a", "job=a/host=b", "job=a/host=b/rank=x", "a/b/c", "x=1/host=b/rank=0"])
+@pytest.mark.parametrize(
+    "folder", ["", "a", "job=a/host=b", "job=a/host=b/rank=x", "a/b/c", "x=1/host=b/rank=0"]
+)
 def test_other_folders_are_no_partitions(folder: str) -> None:
     assert parse_partition(folder) is None
 
@@ -326,11 +334,15 @@ def test_all_parts_damaged_is_unreadable(victim: Path) -> None:
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_flipped_bit_in_a_closed_capture_is_always_found(victim: Path, data: st.DataObject) -> None:
+def test_a_flipped_bit_in_a_closed_capture_is_always_found(
+    victim: Path, data: st.DataObject
+) -> None:
     part = data.draw(st.sampled_from(parts(victim)))
     whole = part.read_bytes()
     at = data.draw(st.integers(0, len(whole) - 1))
-    part.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << data.draw(st.integers(0, 7))]) + whole[at + 1 :])
+    part.write_bytes(
+        whole[:at] + bytes([whole[at] ^ 1 << data.draw(st.integers(0, 7))]) + whole[at + 1 :]
+    )
     try:
         assert [d.reason for d in Capture.open(victim).damaged] == ["its checksum is wrong"]
     finally:

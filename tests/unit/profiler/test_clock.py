@@ -119,9 +119,7 @@ def test_nonsense_from_the_target_neither_fails_nor_fills_the_memory() -> None:
         clock.to_unix_ns(np.array([0, 2**63, 2**64 - 1], np.uint64))
 
 
-steps = st.lists(
-    st.tuples(st.integers(1, 10**10), st.integers(1, 10**10)), min_size=1, max_size=20
-)
+steps = st.lists(st.tuples(st.integers(1, 10**10), st.integers(1, 10**10)), min_size=1, max_size=20)
 
 
 def _walk(start: int, moves: list[tuple[int, int]]) -> npt.NDArray[np.void]:

@@ -39,7 +39,14 @@ def test_small_tables_from_values() -> None:
     table.validate(full=True)
     assert table.schema.equals(schema.arrow_schema(schema.THREADS))
     assert table.to_pylist() == [
-        {"tid": 7, "name": "a", "torch_tid": None, "is_main": True, "events": None, "dropped": None},
+        {
+            "tid": 7,
+            "name": "a",
+            "torch_tid": None,
+            "is_main": True,
+            "events": None,
+            "dropped": None,
+        },
         {
             "tid": 8,
             "name": None,

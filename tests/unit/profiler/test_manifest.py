@@ -111,7 +111,9 @@ def test_a_newer_version_is_refused_with_advice() -> None:
     assert "newer gputap" in caught.value.hint
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", "null", '{"version": "1"}', "{}", "\x00", "[" * 9999])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", "null", '{"version": "1"}', "{}", "\x00", "[" * 9999]
+)
 def test_what_is_no_manifest_is_refused(text: str) -> None:
     with pytest.raises(CaptureUnreadable):
         Manifest.from_json(text)
