@@ -135,7 +135,7 @@ def _machine_checks(
     yield _ptrace_capability(ours)
     yield _yama(ours)
     yield _memfd(ours)
-    yield _own_seccomp(proc)
+    yield _own_seccomp(ours)
     yield _security_modules()
     yield _container(proc, ours)
     yield _bpf(ours, proc)
@@ -199,24 +199,26 @@ def _yama(ours: Ourselves) -> Check:
 
 def _memfd(ours: Ourselves) -> Check:
     if ours.memfd_noexec == 2:
-        step = "`sudo sysctl vm.memfd_noexec=0`"
-        return Check("executable memfd", "fail", "forbidden: vm.memfd_noexec is 2", step)
+        finding = (
+            "forbidden (vm.memfd_noexec is 2): the agent is copied to the target's /tmp instead"
+        )
+        return Check("executable memfd", "warn", finding, "`sudo sysctl vm.memfd_noexec=0`")
     known = (
         "no restriction" if ours.memfd_noexec is None else f"vm.memfd_noexec is {ours.memfd_noexec}"
     )
     return Check("executable memfd", "ok", known)
 
 
-def _own_seccomp(proc: Path) -> Check:
-    mode = Process(os.getpid(), proc).status.get("Seccomp")
-    if mode == "2":
+def _own_seccomp(ours: Ourselves) -> Check:
+    if ours.seccomp == 2:
         return Check(
             "seccomp of gputap",
             "warn",
-            "we run under a filter ourselves: it may forbid ptrace and process_vm_readv",
-            "Docker before 19.03 or on Linux before 4.8: `--security-opt seccomp=unconfined`",
+            "we run under a filter ourselves: it may forbid ptrace, and a filter of the target "
+            "cannot be read from under one",
+            "Docker: `--security-opt seccomp=unconfined`; Kubernetes: seccompProfile: Unconfined",
         )
-    if mode is None:
+    if ours.seccomp is None:
         return Check("seccomp of gputap", "unknown", "this OS kernel does not say")
     return Check("seccomp of gputap", "ok", "no filter")
 

@@ -24,12 +24,15 @@ PROVIDED: Final[frozenset[Level]] = frozenset({"framework"})
 INJECTED: Final[tuple[Level, ...]] = ("framework", "device")
 """Levels that need our library inside the target."""
 
+LEAST_GLIBC: Final = (2, 17)
+
 PERMISSION_CODES: Final = (
     "ptrace_uid",
     "ptrace_capabilities",
     "ptrace_not_dumpable",
     "ptrace_user_namespace",
     "ptrace_refused",
+    "seccomp_unknown",
     "yama",
 )
 BUSY_CODES: Final = ("traced", "tapped")
@@ -97,6 +100,20 @@ def _process_kind(target: Target, ours: Ourselves) -> Iterator[Obstacle]:
             "Run the job in an image with glibc (Debian, Ubuntu, RHEL).",
             INJECTED,
         )
+
+
+def _old_libc(target: Target, ours: Ourselves) -> Iterator[Obstacle]:
+    numbers = (target.libc.version or "").split(".")
+    if target.libc.kind == "glibc" and all(number.isdecimal() for number in numbers):
+        version = tuple(int(number) for number in numbers)
+        if version < LEAST_GLIBC:
+            yield Obstacle(
+                "old_libc",
+                f"it runs on glibc {target.libc.version}",
+                f"The agent needs glibc {'.'.join(map(str, LEAST_GLIBC))} or later.",
+                "Run the job in a newer image.",
+                INJECTED,
+            )
 
 
 def _pytorch(target: Target, ours: Ourselves) -> Iterator[Obstacle]:
@@ -244,23 +261,11 @@ def _hardening(target: Target, ours: Ourselves) -> Iterator[Obstacle]:
             INJECTED,
         )
     if target.seccomp == 2:
-        yield Obstacle(
-            "seccomp_filter",
-            "it runs under a seccomp filter",
-            "The filter decides whether it may make a memfd and a thread. Container runtimes' "
-            "usual filters allow both; a filter that forbids them ends the attach with an error.",
-            "If attach is refused, run the job with a filter that allows memfd_create, mmap and "
-            "clone3.",
-            (),
-        )
+        yield _seccomp_filter(ours)
     if ours.memfd_noexec == 2 and target.namespace_same.get("pid"):
-        yield Obstacle(
-            "memfd_noexec",
-            "executable memory files are forbidden (vm.memfd_noexec is 2)",
-            "The agent is loaded from one, so that no file is needed inside the target.",
-            "`sudo sysctl vm.memfd_noexec=0`",
-            INJECTED,
-        )
+        yield _needs_a_file("memfd_noexec", "executable memory files are forbidden here")
+    if target.has_proc is False:
+        yield _needs_a_file("no_proc", "there is no /proc in its mount namespace")
     if target.shadow_stack:
         yield Obstacle(
             "shadow_stack",
@@ -269,14 +274,45 @@ def _hardening(target: Target, ours: Ourselves) -> Iterator[Obstacle]:
             "Start the job with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off",
             INJECTED,
         )
-    if target.has_proc is False:
-        yield Obstacle(
-            "no_proc",
-            "there is no /proc in its mount namespace",
-            "The library is loaded through /proc/self/fd, which the process cannot see.",
-            "Mount /proc in the target's container.",
-            INJECTED,
+
+
+def _seccomp_filter(ours: Ourselves) -> Obstacle:
+    # The kernel shows a filter only to the initial user namespace's CAP_SYS_ADMIN, and only to
+    # processes that have no filter themselves.
+    readable = (
+        "sys_admin" in ours.capabilities
+        and ours.initial_user_namespace
+        and ours.seccomp in (None, 0)
+    )
+    if readable:
+        return Obstacle(
+            "seccomp_filter",
+            "it runs under a seccomp filter",
+            "The filter is read at attach: if it forbids a system call that we need, the attach is "
+            "refused and nothing happens. The usual filters of container runtimes allow them.",
+            "",
+            (),
         )
+    return Obstacle(
+        "seccomp_unknown",
+        "it runs under a seccomp filter that gputap may not read",
+        "Some filters kill a process for a system call that they forbid, so without having read "
+        "it we do not try. Reading takes CAP_SYS_ADMIN, and no filter on gputap itself.",
+        "Run gputap as root on the host; Docker: add `--privileged`; Kubernetes: `kubectl debug "
+        "--profile=sysadmin`.",
+        INJECTED,
+    )
+
+
+def _needs_a_file(code: str, what: str) -> Obstacle:
+    return Obstacle(
+        code,
+        what,
+        "The agent cannot be loaded from memory, so a copy of it is put into the target's /tmp, "
+        "/dev/shm or /var/tmp for the moment of loading. One of them has to allow executables.",
+        "",
+        (),
+    )
 
 
 def _device(target: Target, ours: Ourselves) -> Iterator[Obstacle]:
@@ -335,6 +371,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
     _yama,
     _refused,
     _process_kind,
+    _old_libc,
     _busy,
     _pytorch,
     _hardening,

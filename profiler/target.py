@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Collection
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,6 +88,7 @@ class Ourselves:
     """Our capabilities reach every process: all other user namespaces descend from ours."""
     yama_scope: int | None
     memfd_noexec: int | None
+    seccomp: int | None
     machine: str
 
 
@@ -176,8 +178,10 @@ def inspect(pid: int, *, proc: Path = PROC, ours: Ourselves | None = None) -> Ta
     return replace(target, obstacles=found, level_obtainable=obstacles.highest_level(found))
 
 
-def require(target: Target, level: Level = "framework") -> None:
+def require(target: Target, level: Level = "framework", *, ignore: Collection[str] = ()) -> None:
     """Raise the error that says why `target` cannot be tapped at `level`; return if it can.
+
+    Obstacles whose code is in `ignore` are passed over: somebody has taken the responsibility.
 
     Raises:
         TargetNotPermitted: the operating system would refuse.
@@ -185,7 +189,7 @@ def require(target: Target, level: Level = "framework") -> None:
         TargetUnsupported: this kind of process cannot be tapped.
     """
     for obstacle in target.obstacles:
-        if level in obstacle.blocks:
+        if level in obstacle.blocks and obstacle.code not in ignore:
             kind = _ERRORS.get(obstacle.code, TargetUnsupported)
             message = f"Process {target.pid} cannot be tapped: {obstacle.what}. {obstacle.why}"
             raise kind(message, hint=obstacle.next_step)
@@ -229,6 +233,7 @@ def ourselves(proc: Path = PROC) -> Ourselves:
         initial_user_namespace=uid_map == [b"0", b"0", b"4294967295"],
         yama_scope=int(yama) if yama is not None else None,
         memfd_noexec=int(noexec) if noexec is not None else None,
+        seccomp=int(status["Seccomp"]) if "Seccomp" in status else None,
         machine=platform.machine(),
     )
 
@@ -363,7 +368,7 @@ def _look(process: Process, ours: Ourselves) -> Target:
         tracer_name=_name_of(tracer, process.proc) if tracer else None,
         maps_readable=process.mappings is not None,
         has_proc=_has_proc(process),
-        agent_resident=any(_is_memfd(m.path, AGENT_MEMFD) for m in mappings),
+        agent_resident=any(_is_agent(m) for m in mappings),
         control_fd=next((fd for fd, x in links.items() if _is_memfd(x, CONTROL_MEMFD)), None),
         tapped=control is not None and _locked(control, process.proc),
     )
@@ -431,6 +436,11 @@ def _gpus(links: MappingOf[int, str]) -> tuple[int, ...]:
 
 def _is_memfd(path: str, name: str) -> bool:
     return path.removesuffix(" (deleted)") == f"/memfd:{name}"
+
+
+def _is_agent(mapping: Mapping) -> bool:
+    # The second form is the copy for targets that can load nothing from memory.
+    return _is_memfd(mapping.path, AGENT_MEMFD) or mapping.name.startswith(f".{AGENT_MEMFD}-")
 
 
 def _locked(mapping: Mapping, proc: Path) -> bool:

@@ -24,6 +24,7 @@ def ourselves(
     initial_user_namespace: bool = True,
     yama_scope: int | None = None,
     memfd_noexec: int | None = 0,
+    seccomp: int | None = 0,
     machine: str = "x86_64",
 ) -> Ourselves:
     """Us, as root on the host unless said otherwise."""
@@ -36,6 +37,7 @@ def ourselves(
         initial_user_namespace=initial_user_namespace,
         yama_scope=yama_scope,
         memfd_noexec=memfd_noexec,
+        seccomp=seccomp,
         machine=machine,
     )
 

@@ -145,11 +145,10 @@ class AgentClient:
         mailbox[: len(raw)] = np.frombuffer(raw, np.uint8)
         self.memory.set("request_length", len(raw))
         self.memory.set("request_timeout_ms", max(1, int(timeout_s * 1000)))
-        self._command(Command.RUN_PYTHON, timeout_s + COMMAND_TIMEOUT_S)
-        return self._answer()
+        refused = self._ask(Command.RUN_PYTHON, timeout_s + COMMAND_TIMEOUT_S)
+        return self._answer(refused or self.memory.get("result_status"))
 
-    def _answer(self) -> str:
-        status = self.memory.get("result_status")
+    def _answer(self, status: int) -> str:
         raw = self.memory.section("result")[: self.memory.get("result_length")].tobytes()
         text = raw.decode(errors="replace")
         if status == 0:
@@ -157,6 +156,7 @@ class AgentClient:
         why = {
             -errno.ETIMEDOUT: "Python in the target did not answer in time.",
             -errno.EOPNOTSUPP: "The target has no Python that can be called.",
+            -errno.EBUSY: "Python in the target is still busy with an earlier request.",
         }.get(status, f"Python in the target failed: {text or status}")
         raise SnippetFailed(why, status=abs(status))
 
@@ -172,6 +172,15 @@ class AgentClient:
             self.close()
 
     def _command(self, command: Command, timeout_s: float = COMMAND_TIMEOUT_S) -> None:
+        status = self._ask(command, timeout_s)
+        if status < 0:
+            raise AttachFailed(
+                f"The agent in pid {self.pid} refused {command.name}:"
+                f" {self.memory.text('message') or os.strerror(-status)}"
+            )
+
+    def _ask(self, command: Command, timeout_s: float) -> int:
+        """Give a command, wait for its end, return what the agent says: 0 or a negative errno."""
         memory = self.memory
         if self._closed:
             raise AttachFailed(f"pid {self.pid} is no longer attached.")
@@ -183,13 +192,7 @@ class AgentClient:
         _futex(memory.address("command_seq"), _FUTEX_WAKE, 2**31 - 1)
         self._await(command, sequence, time.monotonic() + timeout_s)
         memory.fence()
-        status = memory.get("ack_status")
-        # RUN_PYTHON says what went wrong in result_status, in more words.
-        if status < 0 and command != Command.RUN_PYTHON:
-            raise AttachFailed(
-                f"The agent in pid {self.pid} refused {command.name}:"
-                f" {memory.text('message') or os.strerror(-status)}"
-            )
+        return memory.get("ack_status")
 
     def _await(self, command: Command, sequence: int, deadline: float) -> None:
         memory = self.memory

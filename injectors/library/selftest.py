@@ -46,7 +46,10 @@ _NEEDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class SelfTest:
-    """What was proven, the layouts that hold nothing else, and what is missing for which reason."""
+    """What was proven, the layouts that hold nothing else, and what is missing for which reason.
+
+    Modules have no offsets of their own: without `OpField.MODULE` their addresses mean nothing.
+    """
 
     fields: frozenset[OpField]
     torch: TorchLayout
@@ -152,8 +155,6 @@ def _degraded(
     )
     if OpField.STACK not in proven:
         python = replace(python, enabled=0)
-    elif OpField.MODULE not in proven:
-        python = replace(python, frame_locals=-1)
     missing = tuple(
         f"not proven in the target: {what}"
         for field, what in _NEEDS.items()

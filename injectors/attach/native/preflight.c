@@ -131,11 +131,11 @@ static void take_turn(const struct injection *injection) {
 void preflight(struct injection *injection) {
   const pid_t pid = injection->pid;
   check_exists(pid);
-  check_tracer(pid);
   check_permission(pid);
+  take_turn(injection);
+  check_tracer(pid);
   check_executable(pid);
   check_shadow_stack(pid);
-  take_turn(injection);
 }
 
 static const char *fate_text(enum seccomp_fate fate) {

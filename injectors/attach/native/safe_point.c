@@ -85,16 +85,18 @@ static enum safe_point check_code(const struct modules *modules, uint64_t pc, bo
 }
 
 /*
- * The thread must be on the stack that libc gave it: the main thread's, or the mapping that also holds
- * its descriptor. Coroutine and alternate signal stacks may be tiny, and what they interrupt is unknown.
+ * The thread must be on the stack that it was given: the main thread on the process's, any other in the
+ * mapping that also holds its descriptor. Coroutine and alternate signal stacks may be tiny, and what
+ * they interrupt is unknown.
  */
-static enum safe_point check_stack(const struct modules *modules, uint64_t sp, uint64_t descriptor) {
+static enum safe_point check_stack(const struct modules *modules, pid_t tid, uint64_t sp,
+                                   uint64_t descriptor) {
   const struct mapping *stack = modules_mapping(modules, sp);
   if (!stack || stack->access[1] != 'w') {
     return UNSAFE_STACK;
   }
-  if (stack->is_stack) { /* grows by itself, but not when we write below it */
-    return sp - stack->start >= ARCH_VECTOR_MAX ? SAFE : UNSAFE_STACK;
+  if (tid == modules->pid) { /* grows by itself, but not when we write below it */
+    return stack->is_stack && sp - stack->start >= ARCH_VECTOR_MAX ? SAFE : UNSAFE_STACK;
   }
   const bool own = descriptor > sp && descriptor < stack->end;
   return own && sp - stack->start >= STACK_NEEDED ? SAFE : UNSAFE_STACK;
@@ -161,7 +163,7 @@ enum safe_point safe_point_check(const struct modules *modules, const struct arc
     verdict = check_syscall(modules, number, first);
   }
   if (verdict == SAFE) {
-    verdict = check_stack(modules, sp, arch_thread_pointer(regs));
+    verdict = check_stack(modules, tid, sp, arch_thread_pointer(regs));
   }
   if (verdict == SAFE && in_rseq(modules->pid, tid, arch_pc(regs))) {
     verdict = UNSAFE_RSEQ;

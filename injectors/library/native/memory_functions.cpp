@@ -1,4 +1,4 @@
-// The four functions that a compiler may call even in freestanding code.
+// The functions that a compiler may call even in freestanding code.
 #include <stddef.h>
 #include <stdint.h>
 
@@ -32,6 +32,12 @@ void *memset(void *to, int byte, size_t count) {
   for (; count >= 8; count -= 8, out += 8) __builtin_memcpy(out, &word, 8);
   while (count--) *out++ = (char)byte;
   return to;
+}
+
+size_t strlen(const char *text) {
+  size_t length = 0;
+  while (text[length]) length++;
+  return length;
 }
 
 int memcmp(const void *left, const void *right, size_t count) {

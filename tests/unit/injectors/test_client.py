@@ -81,6 +81,17 @@ def test_a_python_that_cannot_be_had_says_so() -> None:
             assert raised.value.status == errno.ETIMEDOUT
 
 
+def test_a_python_that_is_still_busy_is_not_taken_for_an_old_answer() -> None:
+    with FakeAgent() as agent:
+        agent.answer("old")
+        agent.serve(lambda _: agent.acknowledge(-errno.EBUSY, "busy"))
+        client = AgentClient(os.getpid(), agent.fd)
+        with pytest.raises(SnippetFailed) as raised:
+            client.run_python("result = 'new'")
+        assert raised.value.status == errno.EBUSY
+        client.close()
+
+
 def test_a_refused_command_carries_the_agents_words() -> None:
     with FakeAgent() as agent:
         agent.serve(lambda _: agent.acknowledge(-errno.EINVAL, "no torch here"))

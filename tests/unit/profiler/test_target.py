@@ -223,11 +223,33 @@ def test_hardening(proc: FakeProc, status: Mapping[str, str], code: str, blocks:
     assert (target.level_obtainable is None) == blocks
 
 
+def test_seccomp_filter_that_we_may_not_read_blocks(proc: FakeProc) -> None:
+    proc.add(41, status={"Seccomp": "2"})
+    for ours in (
+        ourselves(seccomp=2),
+        ourselves(initial_user_namespace=False),
+        ourselves(capabilities=frozenset({"sys_ptrace"})),
+    ):
+        target = look(proc, ours=ours)
+        assert "seccomp_unknown" in codes(target)
+        with pytest.raises(TargetNotPermitted, match="seccomp filter"):
+            require(target)
+        require(target, ignore=("seccomp_unknown",))
+
+
+def test_old_glibc(proc: FakeProc) -> None:
+    for pid, version in ((41, "2.12"), (42, "2.17"), (43, "2.31")):
+        proc.add(pid, mapped=(PYTHON, f"/lib/libc-{version}.so", LIBTORCH))
+    assert codes(look(proc, 41)) == ["old_libc"]
+    assert codes(look(proc, 42)) == codes(look(proc, 43)) == []
+
+
 def test_memfd_noexec_counts_in_our_pid_namespace_only(proc: FakeProc) -> None:
     proc.add(41)
     proc.add(42, namespaces={**proc.namespaces, "pid": "pid:[2]"})
     strict = ourselves(memfd_noexec=2)
     assert codes(look(proc, 41, strict)) == ["memfd_noexec"]
+    assert look(proc, 41, strict).level_obtainable == "framework"
     assert codes(look(proc, 42, strict)) == []
 
 
@@ -240,12 +262,14 @@ def test_stopped_process_and_missing_proc_and_time_namespace(proc: FakeProc) -> 
     assert codes(look(proc, 41)) == ["stopped"]
     assert codes(look(proc, 42)) == ["no_proc"]
     assert codes(look(proc, 43)) == ["time_namespace"]
-    assert look(proc, 43).level_obtainable == "framework"
+    assert look(proc, 42).level_obtainable == look(proc, 43).level_obtainable == "framework"
 
 
 def test_resident_agent_and_attached_gputap(proc: FakeProc) -> None:
     memfds = ("/memfd:gputap-agent (deleted)", "/memfd:gputap-ctl (deleted)")
     proc.add(41, mapped=(PYTHON, GLIBC, LIBTORCH, *memfds), fds={503: memfds[1]})
+    proc.add(42, mapped=(PYTHON, GLIBC, LIBTORCH, "/tmp/.gputap-agent-1f (deleted)"))
+    assert look(proc, 42).agent_resident
     idle = look(proc)
     assert (idle.agent_resident, idle.tapped, idle.control_fd) == (True, False, 503)
     (proc.path / "locks").write_text("1: OFDLCK ADVISORY  WRITE -1 00:01:105 0 0\n")
