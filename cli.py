@@ -23,6 +23,7 @@ from gputap.profiler.errors import LossyCapture, ProfilerError, TargetError, Usa
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gputap.injectors.library.client import WindowConfig
     from gputap.injectors.tap import FrameworkTap
     from gputap.profiler.analysis.model import Report
     from gputap.profiler.session import Plan
@@ -62,11 +63,12 @@ def talk() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def data_console() -> Console:
-    """Console for what the command was asked for, on stdout."""
+def data_console(*, wide: bool = False) -> Console:
+    """Console for what the command was asked for, on stdout. `wide` never wraps into a pipe."""
     from rich.console import Console
 
-    return Console(highlight=False, emoji=False)
+    width = 1_000_000 if wide and not sys.stdout.isatty() else None
+    return Console(highlight=False, emoji=False, width=width)
 
 
 def print_json(data: Any) -> None:
@@ -137,6 +139,14 @@ def attach(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a capture at DIR.")
     ] = False,
+    trust_seccomp: Annotated[
+        bool,
+        typer.Option(
+            "--trust-seccomp",
+            help="Go ahead where the target's seccomp filter cannot be read; one that kills on"
+            " memfd_create or clone3 would kill the target.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Capture a window of a running process, then say what holds it back.
@@ -164,7 +174,7 @@ def attach(
         overwrite=overwrite,
     )
     with _terminated_politely():
-        outcome = _capture(targets, window, plan, must=must)
+        outcome = _capture(targets, window, plan, must=must, trust_seccomp=trust_seccomp)
     code = _show(outcome.capture, as_json=as_json, otlp=otlp, spans=spans)
     if strict:
         _strict(outcome.capture)
@@ -236,14 +246,21 @@ def _terminated_politely() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _capture(pids: Sequence[int], window: Any, plan: Plan, *, must: bool) -> _Outcome:
+def _capture(
+    pids: Sequence[int],
+    window: WindowConfig,
+    plan: Plan,
+    *,
+    must: bool,
+    trust_seccomp: bool = False,
+) -> _Outcome:
     """Attach to all, capture one window, let go."""
     from gputap.dashboards.terminal import progress
     from gputap.profiler import session
     from gputap.profiler.store import check_writable
 
     check_writable(plan.path, overwrite=plan.overwrite)
-    taps, refusals = _attach_all(pids, window)
+    taps, refusals = _attach_all(pids, window, trust_seccomp=trust_seccomp)
     if not taps or (refusals and must and len(pids) == 1):
         raise refusals[0]
     console = talk()
@@ -271,7 +288,7 @@ def _attach_all(pids: Sequence[int], window: Any) -> tuple[list[FrameworkTap], l
     try:
         for pid in pids:
             try:
-                taps.append(FrameworkTap(pid, window))
+                taps.append(FrameworkTap(pid, window, trust_seccomp=trust_seccomp))
             except ProfilerError as exc:
                 refusals.append(exc)
     except BaseException:
@@ -407,7 +424,7 @@ def query(
         return
     from gputap.dashboards.processes import rows_table
 
-    rows_table(rows, data_console())
+    rows_table(rows, data_console(wide=True))
 
 
 @app.command(epilog="Example: gputap export capture --to perfetto -o trace.perfetto-trace")
@@ -460,7 +477,7 @@ def ps(as_json: JsonOption = False) -> None:
     if as_json:
         print_json(to_json(found))
     else:
-        process_table(found, data_console())
+        process_table(found, data_console(wide=True))
 
 
 @app.command(epilog="Example: gputap doctor 4242")

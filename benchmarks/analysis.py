@@ -149,7 +149,11 @@ def main() -> None:
         size = write_capture(path, events)
         written = time.perf_counter() - start
         done = subprocess.run(
-            [sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True, cwd=ROOT
+            [sys.executable, "-c", MEASURE, str(path)],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=ROOT,
         )
     result = json.loads(done.stdout)
     best = min(result["s"])

@@ -7,7 +7,6 @@ one holds the other. Events of a thread do, but for the odd asynchronous one; th
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -94,12 +93,6 @@ def _sizes(depth: Ints, parent: Ints) -> Ints:
     for level in reversed(by_depth(depth)[1:]):
         np.add.at(size, parent[level], size[level])
     return size
-
-
-def inherit(nesting_depth: Ints, parent: Ints, step: Callable[[Ints, Ints], None]) -> None:
-    """Call `step(places, parents)` for each depth below the outermost, outermost first."""
-    for level in by_depth(nesting_depth)[1:]:
-        step(level, parent[level])
 
 
 def lanes(start_ns: Ints, end_ns: Ints) -> Ints:

@@ -16,7 +16,7 @@ import numpy as np
 import gputap
 from gputap.exporters import otlp_encode as encode
 from gputap.exporters.otlp_transport import Answer, Sender, connect, deliver
-from gputap.exporters.source import CaptureSource, Columns, read
+from gputap.exporters.source import CaptureSource, Columns, WithSteps, read
 from gputap.exporters.span_tree import STEP_COLUMNS, build
 from gputap.exporters.spans import RankSpans, rank_spans
 from gputap.profiler.errors import ExportError, UsageError
@@ -96,6 +96,7 @@ def export_otlp(
     if budget < 1:
         raise UsageError(f"A budget of {budget} spans per trace sends nothing.")
     started = time.monotonic()
+    capture = WithSteps(capture)
     wanted, notes = _plan(capture, budget, steps)
     sender = connect(endpoint)
     tally = _Tally()
@@ -132,6 +133,7 @@ def encode_otlp(
     capture: CaptureSource, *, budget: int = DEFAULT_BUDGET, steps: Collection[int] | None = None
 ) -> Iterator[bytes]:
     """The messages that `export_otlp` would send."""
+    capture = WithSteps(capture)
     for rank, rows, share in _plan(capture, budget, steps)[0]:
         found = _spans_of_rank(capture, rank, rows, share, _Tally(), whole=False)
         for message, _ in _messages(capture, rank, found):

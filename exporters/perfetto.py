@@ -22,7 +22,7 @@ from gputap.exporters import protobuf as pb
 from gputap.exporters.flows import forward_backward
 from gputap.exporters.nesting import Ints, lanes, nest
 from gputap.exporters.perfetto_encode import Annotation, Slices, Track, encode_track
-from gputap.exporters.source import NULL, CaptureSource, Columns, Text, read
+from gputap.exporters.source import NULL, CaptureSource, Columns, Text, WithSteps, read
 from gputap.exporters.span_tree import RECORDED_ONLY, STEP_COLUMNS
 from gputap.profiler.errors import ExportError
 from gputap.profiler.schema import EventFlag
@@ -144,6 +144,7 @@ def _write(
 
 def _write_plain(capture: CaptureSource, ranks: list[RankManifest], file: IO[bytes]) -> _Writer:
     writer = _Writer(file)
+    capture = WithSteps(capture)
     file.write(_clock_snapshot(capture.manifest.created_ns))
     for one in ranks:
         _write_rank(writer, capture, one)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from gputap.profiler.manifest import Manifest, RankManifest
+    from gputap.profiler.store import Capture
 
 Ints = npt.NDArray[np.int64]
 
@@ -136,3 +137,47 @@ def _ints(column: Any) -> Ints:
     filled = column.cast(pa.int64()).fill_null(NULL)
     out: Ints = filled.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
     return out
+
+
+class WithSteps:
+    """A capture whose steps and collectives are worked out where gputap ended before it did."""
+
+    def __init__(self, capture: CaptureSource) -> None:
+        """Read from `capture`; nothing is worked out before it is asked for."""
+        self._capture = capture
+        self._derived: dict[int, dict[str, pa.Table]] = {}
+
+    @property
+    def path(self) -> Path:
+        """Directory of the capture."""
+        return self._capture.path
+
+    @property
+    def manifest(self) -> Manifest:
+        """Who was tapped, when, how."""
+        return self._capture.manifest
+
+    @property
+    def ranks(self) -> tuple[RankManifest, ...]:
+        """The ranks, ascending."""
+        return self._capture.ranks
+
+    def table(
+        self, name: str, columns: Sequence[str] | None = None, rank: int | None = None
+    ) -> pa.Table:
+        """A table of the schema, of one rank or of all."""
+        found = self._capture.table(name, columns, rank)
+        if name not in ("steps", "collectives") or rank is None or found.num_rows:
+            return found
+        if name == "collectives" and self._capture.table("steps", ["step"], rank).num_rows:
+            return found
+        derived = self._derive(rank)[name]
+        return derived if columns is None else derived.select(list(columns))
+
+    def _derive(self, rank: int) -> dict[str, pa.Table]:
+        if rank not in self._derived:
+            from gputap.profiler.analysis.report import derived_tables
+
+            manifest = next(r for r in self.ranks if r.rank == rank)
+            self._derived = {rank: derived_tables(cast("Capture", self._capture), manifest)}
+        return self._derived[rank]

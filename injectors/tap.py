@@ -37,13 +37,25 @@ class HostTids(dict[int, int]):
 class FrameworkTap:
     """Attach to one process. Implements `profiler.session.Tap`."""
 
-    def __init__(self, pid: int, window: WindowConfig, *, timeout_s: float = 10.0) -> None:
-        """Get in. Raises an error of the target's tree, and then has left nothing behind."""
+    def __init__(
+        self,
+        pid: int,
+        window: WindowConfig,
+        *,
+        timeout_s: float = 10.0,
+        trust_seccomp: bool = False,
+    ) -> None:
+        """Get in. Raises an error of the target's tree, and then has left nothing behind.
+
+        `trust_seccomp` goes ahead where the target's seccomp filter cannot be read.
+        """
         self.target: Final[Target] = inspect(pid)
-        require(self.target)
+        require(self.target, ignore=("seccomp_unknown",) if trust_seccomp else ())
         self.pid = pid
         self.level = "framework"
-        injection = inject(pid, agent=built(AGENT), timeout_s=timeout_s)
+        injection = inject(
+            pid, agent=built(AGENT), timeout_s=timeout_s, trust_seccomp=trust_seccomp
+        )
         self.pause_ns = injection.pause_ns
         self.reused: Final = injection.reused
         self._window = window

@@ -74,7 +74,8 @@ class Clock:
 
     def to_unix_ns(self, ticks: npt.NDArray[Any]) -> Ints:
         """Unix time of an array of ticks."""
-        return self.to_mono_ns(ticks) + np.int64(self.offset_ns)
+        unix: Ints = self.to_mono_ns(ticks) + np.int64(self.offset_ns)
+        return unix
 
     def _between(self, at: Ints) -> Ints:
         if len(at) == 0:

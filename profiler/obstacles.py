@@ -35,7 +35,7 @@ PERMISSION_CODES: Final = (
     "seccomp_unknown",
     "yama",
 )
-BUSY_CODES: Final = ("traced", "tapped")
+BUSY_CODES: Final = ("traced", "tapped", "stopped")
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,13 @@ def payload(*flags: str) -> Path:
 @functools.cache
 def dying_helper() -> Path:
     """A copy of `gputap-inject` that kills itself around a ptrace call of one's choice."""
-    flags = ["-O2", "-D_GNU_SOURCE", "-Dptrace=dying_ptrace", "-ffreestanding", "-fno-stack-protector"]
+    flags = [
+        "-O2",
+        "-D_GNU_SOURCE",
+        "-Dptrace=dying_ptrace",
+        "-ffreestanding",
+        "-fno-stack-protector",
+    ]
     flags += ["-fno-jump-tables", "-fno-tree-loop-distribute-patterns", "-fcf-protection=none"]
     objects = []
     for source in sorted([*NATIVE.glob("*.c"), *NATIVE.glob("*.S")]):
@@ -60,7 +66,9 @@ def dying_helper() -> Path:
     return made
 
 
-def helper(pid: int, *options: str, command: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+def helper(
+    pid: int, *options: str, command: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
     """Run the helper itself, for what its Python front does not offer; `command` goes before it."""
     line = [*command, str(attach.binary()), "--pid", str(pid), *options]
     return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)

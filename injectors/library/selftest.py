@@ -66,7 +66,7 @@ def run(
     want_shapes: bool = False,
     timeout_s: float = 2.0,
 ) -> SelfTest:
-    """Configure, test, and configure again with what is proven.
+    """Configure, test, and configure again if not everything is proven.
 
     `trains` says that the target has run backward passes, so that another one starts nothing new.
     """
@@ -74,10 +74,12 @@ def run(
     try:
         said, records = _window(client, trains, want_shapes, timeout_s)
     except SnippetFailed as exc:
-        tested = _degraded(torch, python, frozenset(), f"the self-test did not run: {exc.message}")
+        why = f"the self-test did not run: {exc.message}"
+        tested = _degraded(torch, python, frozenset(), why, want_shapes)
     else:
         tested = judge(said, records, read_interned(client.memory), torch, python, want_shapes)
-    client.configure(tested.torch, tested.python)
+    if (tested.torch, tested.python) != (torch, python):
+        client.configure(tested.torch, tested.python)
     return tested
 
 
@@ -117,13 +119,12 @@ def judge(
 ) -> SelfTest:
     """Compare the records of the test's own thread with what the test said that it did."""
     if said.get("skipped"):
-        return _degraded(
-            torch, python, frozenset(), f"the self-test did not run: {said['skipped']}"
-        )
+        why = f"the self-test did not run: {said['skipped']}"
+        return _degraded(torch, python, frozenset(), why, want_shapes)
     seen = _Seen(said, records, interned)
     if not seen.names_and_times():
-        reason = "the self-test's own operators were not among the records"
-        return _degraded(torch, python, frozenset(), reason)
+        why = "the self-test's own operators were not among the records"
+        return _degraded(torch, python, frozenset(), why, want_shapes)
     checks = {
         OpField.SCOPE: torch.scope >= 0 and seen.scopes(),
         OpField.SEQ: torch.seq >= 0 and seen.sequences(),
@@ -141,7 +142,7 @@ def _degraded(
     python: PythonLayout,
     proven: frozenset[OpField],
     reason: str,
-    want_shapes: bool = False,
+    want_shapes: bool,
 ) -> SelfTest:
     """The layouts with what is not proven left out, and why."""
     torch = replace(
@@ -151,7 +152,8 @@ def _degraded(
         # Where the sequence number is not, the name's kind is not either: same string ABI.
         fn_index=torch.fn_index if OpField.SEQ in proven else -1,
         forward_thread_id=torch.forward_thread_id if OpField.FORWARD_TID in proven else -1,
-        inputs=torch.inputs if OpField.SHAPES in proven else -1,
+        # Not read at all unless shapes are wanted.
+        inputs=torch.inputs if OpField.SHAPES in proven or not want_shapes else -1,
     )
     if OpField.STACK not in proven:
         python = replace(python, enabled=0)

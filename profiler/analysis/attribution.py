@@ -46,7 +46,7 @@ def attribute(data: RankData, step_tid: int) -> Attribution:
 
 def _spread(mask: Mask, parent: Index) -> Mask:
     """Mark all that lies inside marked events."""
-    result = mask.copy()
+    result: Mask = mask.copy()
     open_rows = np.flatnonzero(~result & (parent >= 0))
     while len(open_rows):
         hit = result[parent[open_rows]]

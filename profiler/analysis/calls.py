@@ -23,7 +23,7 @@ from typing import Final
 import numpy as np
 
 from gputap.profiler.analysis.intervals import Index, Ints, Mask
-from gputap.profiler.analysis.load import Frame
+from gputap.profiler.analysis.load import Codes, Frame
 from gputap.profiler.analysis.positions import ranks
 from gputap.profiler.analysis.track import OPERATOR, Track
 
@@ -58,9 +58,7 @@ class _Places:
     """Distinct modules called by the root itself; 0 if unknown."""
 
 
-NO_CALLS: Final = Calls(
-    np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.bool_), "none"
-)
+NO_CALLS: Final = Calls(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.bool_), "none")
 
 
 def find_calls(thread: Track) -> Calls:
@@ -165,13 +163,21 @@ def _returns(places: _Places) -> Mask:
     if not len(at):
         return heads
     source, target = rank[at - 1], rank[at]
-    targets, counts = np.unique(target, return_counts=True)
-    top = targets[counts > 1 if counts[0] == 1 and counts.max() >= _RARE else counts > 0][0]
-    from_end = source[target == top].max()
+    top = _beginning(rank[entered], target)
+    from_end = source[target == top].max(initial=-1)
     runs_on = np.unique(rank[:-1][rank[1:] > rank[:-1]])
     ends = (source >= from_end) | ~np.isin(source, runs_on)
     heads[at[(target < top) | ((target == top) & ends)]] = True
     return heads
+
+
+def _beginning(entries: Ints, targets: Ints) -> int:
+    """Rank at which calls begin: where the module is entered for certain, else the highest."""
+    if len(entries):
+        return _mode(entries)
+    places, counts = np.unique(targets, return_counts=True)
+    by_chance = counts[0] == 1 and counts.max() >= _RARE
+    return int(places[1] if by_chance and len(places) > 1 else places[0])
 
 
 def _is_loop(places: _Places, heads: Mask) -> bool:
@@ -198,7 +204,7 @@ def _periods(thread: Track, places: _Places) -> Mask:
     return heads
 
 
-def _period(names: Ints | Index) -> int:
+def _period(names: Codes) -> int:
     """Shortest period with at least three repetitions; 0 if there is none."""
     for period in range(1, min(LONGEST_PERIOD, len(names) // 3) + 1):
         if names[period] == names[0] and np.array_equal(names[period:], names[:-period]):

@@ -179,8 +179,9 @@ def _outermost_calls(events: Events, calls: Mask) -> Mask:
 def _concatenated(pieces: Sequence[Events]) -> Events:
     """Events of one rank that share their lists of names."""
     first = pieces[0]
-    arrays = {f: np.concatenate([getattr(p, f) for p in pieces]) for f in ARRAYS}
-    return Events(**arrays, **{f: getattr(first, f) for f in LISTS})
+    arrays: dict[str, Any] = {f: np.concatenate([getattr(p, f) for p in pieces]) for f in ARRAYS}
+    lists: dict[str, Any] = {f: getattr(first, f) for f in LISTS}
+    return Events(**arrays, **lists)
 
 
 def _payload(text: str) -> tuple[int | None, str | None]:

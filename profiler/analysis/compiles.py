@@ -22,7 +22,9 @@ def compilations(data: RankData) -> tuple[tuple[str, int, int], ...]:
         rows = rows[np.argsort(events.start[rows], kind="stable")]
         rows = rows[outermost(events.start[rows], events.end[rows])]
         length = events.end[rows] - events.start[rows]
-        found += [(kind, s, n) for s, n in zip(events.start[rows].tolist(), length.tolist(), strict=True)]
+        found += [
+            (kind, s, n) for s, n in zip(events.start[rows].tolist(), length.tolist(), strict=True)
+        ]
     return tuple(sorted(found, key=lambda c: c[1]))
 
 

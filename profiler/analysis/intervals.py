@@ -31,14 +31,16 @@ class Union:
 
     def covered(self, lo: Ints, hi: Ints) -> Ints:
         """Covered length within each window `[lo, hi)`."""
-        return np.maximum(self._up_to(hi) - self._up_to(lo), 0)
+        length: Ints = np.maximum(self._up_to(hi) - self._up_to(lo), 0)
+        return length
 
     def _up_to(self, time: Ints) -> Ints:
         if not len(self.start):
             return np.zeros(len(time), np.int64)
         at = np.searchsorted(self.start, time, side="right") - 1
         inside = np.minimum(time, self.end[at]) - self.start[at]
-        return np.where(at >= 0, self.before[at] + inside, 0)
+        length: Ints = np.where(at >= 0, self.before[at] + inside, 0)
+        return length
 
 
 def union(start: Ints, end: Ints) -> Union:
@@ -125,7 +127,7 @@ def _depths(track: IntArray, start: Ints, end: Ints) -> npt.NDArray[np.int32]:
     low, high = _keys(track, start, end)
     # An empty interval is never open; only those that start before it can hold it.
     lasting = high > low
-    opened = np.cumsum(lasting) - lasting
+    opened: Ints = np.cumsum(lasting) - lasting
     closed = np.searchsorted(np.sort(high[lasting], kind="stable"), low, side="right")
     return (opened - closed).astype(np.int32)
 

@@ -42,7 +42,8 @@ class Matched:
     @property
     def last(self) -> Index:
         """Which row came last."""
-        return np.argmax(self.start, axis=0)
+        row: Index = np.argmax(self.start, axis=0)
+        return row
 
 
 def match(tables: Sequence[pa.Table]) -> Matched | None:

@@ -111,14 +111,26 @@ def source(frames: Sequence[Frame]) -> str | None:
 
 def _heaviest(name: Codes, place: Codes, own: Ints, top: Ints) -> dict[int, tuple[int, int]]:
     """For the names in `top`: the place with most self time, and how much it is."""
-    wanted = np.zeros(int(name.max()) + 1, np.bool_)
-    wanted[top[top < len(wanted)]] = True
-    rows = np.flatnonzero(wanted[name] & (place >= 0))
-    key = (name[rows].astype(np.int64) << 32) + place[rows]
-    unique, inverse = np.unique(key, return_inverse=True)
-    sums = np.bincount(inverse, weights=own[rows], minlength=len(unique)).astype(np.int64)
-    best: dict[int, tuple[int, int]] = {}
-    for k, ns in zip(unique.tolist(), sums.tolist(), strict=True):
-        if ns > best.get(k >> 32, (-1, -1))[1]:
-            best[k >> 32] = (k & 0xFFFFFFFF, ns)
-    return best
+    slot = np.full(int(name.max()) + 1, -1, np.int64)
+    top = top[top < len(slot)]
+    slot[top] = np.arange(len(top))
+    rows = np.flatnonzero((slot[name] >= 0) & (place >= 0))
+    if not len(rows):
+        return {}
+    places, dense = _dense(place[rows])
+    key = slot[name[rows]] * len(places) + dense
+    table = np.bincount(key, weights=own[rows], minlength=len(top) * len(places))
+    table = table.reshape(len(top), len(places)).astype(np.int64)
+    seen = np.bincount(key, minlength=table.size).reshape(table.shape).any(axis=1)
+    best = table.argmax(axis=1)
+    return {
+        int(top[i]): (int(places[best[i]]), int(table[i, best[i]])) for i in np.flatnonzero(seen)
+    }
+
+
+def _dense(codes: Codes) -> tuple[Ints, Ints]:
+    """The distinct codes, and each code's place among them. No sort: codes are small."""
+    used = np.zeros(int(codes.max()) + 1, np.bool_)
+    used[codes] = True
+    place = np.cumsum(used) - 1
+    return np.flatnonzero(used).astype(np.int64), place[codes]

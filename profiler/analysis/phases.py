@@ -94,7 +94,9 @@ def step_phases(thread: Track, cuts: Cuts) -> StepPhases:
     forward_ns = _sum(runs.step, lengths, forward, size)
     backward_ns = _sum(runs.step, lengths, backward, size)
     optimizer_ns = _sum(row.step, items, row.label == _OPTIMIZER, size)
-    optimizer_ns += _closure_rest(cuts, closures, row, runs, lengths, in_closure & (forward | backward))
+    optimizer_ns += _closure_rest(
+        cuts, closures, row, runs, lengths, in_closure & (forward | backward)
+    )
     parts = wait_ns + forward_ns + backward_ns + optimizer_ns
     duration = cuts.end - cuts.start
     gc = thread.data.events.take(thread.data.events.of_kind(EventKind.GC))

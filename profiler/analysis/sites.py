@@ -41,7 +41,7 @@ def continues(data: RankData, marks: Scopes, joined: Mask) -> Mask:
     label, places = _sites(data, marks)
     before, after = label[:-1], label[1:]
     free = ~joined & (before != after)
-    result = joined.copy()
+    result: Mask = joined.copy()
     unordered = np.zeros(len(result), np.bool_)
     for a, b in {*zip(before[free].tolist(), after[free].tolist(), strict=True)}:
         pair = free & (before == a) & (after == b)

@@ -144,7 +144,8 @@ def _cut_by_burst(thread: Track, cuts: Cuts, recorded: Mask) -> Mask:
     count = count_between(thread.data.events.start[thread.work], cuts.start, cuts.end)
     known = recorded & inner if np.any(recorded & inner) else recorded
     usual = float(np.median(count[known])) if known.any() else 0.0
-    return recorded & ~inner & (count < 0.9 * usual)
+    cut: Mask = recorded & ~inner & (count < 0.9 * usual)
+    return cut
 
 
 def _gated(thread: Track, cuts: Cuts) -> Cuts:
@@ -229,6 +230,9 @@ def _usual_items(thread: Track, cuts: Cuts) -> int | None:
     counts = np.searchsorted(events.start[rows], cuts.end) - first
     like = cuts.recorded & (counts > 0)
     like[0] = False
+    calls = thread.optimizer
+    if like.any() and np.all(containing(events.start[rows[first[like]]], calls.start, calls.end) >= 0):
+        return int(calls.start[0])  # all of a step happens in the optimizer's closure
     if not like.any() or counts[0] < (usual := int(np.min(counts[like]))):
         return None
     opening = rows[first[like]]
@@ -288,7 +292,8 @@ def _joined_loads(thread: Track, marks: Scopes) -> Mask:
     if np.all(idle == recorded):
         idle = np.zeros(len(low), np.bool_)
     if not np.any(idle) and len(gap):
-        return ~recorded & (gap * 20 < np.median(gap))
+        idle = ~recorded & np.asarray(gap * 20 < np.median(gap))
+        return idle
     return _by_analogy(gap, recorded, idle)
 
 

@@ -71,12 +71,14 @@ class Track:
         mine = self._opaque[self.rows]
         rows = self.rows[mine]
         events = self.data.events
-        return rows[outermost(events.start[rows], events.end[rows])]
+        found: Index = rows[outermost(events.start[rows], events.end[rows])]
+        return found
 
     @cached_property
     def work(self) -> Index:
         """Items that are operators or autograd nodes, no waits."""
-        return self.items[self.labels != WAIT]
+        found: Index = self.items[self.labels != WAIT]
+        return found
 
     @cached_property
     def labels(self) -> npt.NDArray[np.int8]:
@@ -129,4 +131,5 @@ def busiest(data: RankData, hit: Mask) -> int:
 def count_between(sorted_times: Ints, lo: Ints, hi: Ints) -> Ints:
     """How many of the times lie in each window `[lo, hi)`."""
     found = np.searchsorted(sorted_times, hi) - np.searchsorted(sorted_times, lo)
-    return np.maximum(found, 0).astype(np.int64)
+    counts: Ints = np.maximum(found, 0).astype(np.int64)
+    return counts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import os
 import select
 import shutil
@@ -87,15 +89,16 @@ def codes(target: Target) -> set[str]:
 
 
 def test_torch_process(torch_process: Workload) -> None:
-    import torch
-
+    spec = importlib.util.find_spec("torch")  # without importing it: that takes seconds
+    assert spec is not None
+    assert spec.origin is not None
     target = inspect(torch_process.pid)
     assert (target.pid, target.uid) == (torch_process.pid, os.geteuid())
     assert target.exe is not None
     assert Path(target.exe).samefile(sys.executable)
     assert target.torch is not None
-    assert target.torch.version == torch.__version__
-    assert Path(target.torch.path) == Path(torch.__file__).parent
+    assert target.torch.version == importlib.metadata.version("torch")
+    assert Path(target.torch.path) == Path(spec.origin).parent
     assert target.python is not None
     assert target.python.implementation == "cpython"
     version = ".".join(map(str, sys.version_info[: 3 if sys.version_info >= (3, 11) else 2]))
@@ -134,7 +137,7 @@ def test_workers_are_excluded_and_the_match_is_heard(torch_process: Workload) ->
 
 @pytest.mark.parametrize("launch", ["env", "spawn"])
 def test_ranks_are_found_without_launcher_and_workers(launch: str) -> None:
-    with Workload("ddp_gloo", "--launch", launch, ranks=2) as job:
+    with Workload("ddp_gloo", "--launch", launch, "--workers", "1", ranks=2) as job:
         targets = find(match="ddp_gloo")
         assert sorted(target.pid for target in targets) == sorted(job.pids)
         if launch == "env":
@@ -327,6 +330,32 @@ def test_traced_process() -> None:
         assert (target.tracer_pid, target.tracer_name) == (tracer, "strace")
         with pytest.raises(TargetBusy, match="strace"):
             require(target)
+
+
+def test_seccomp_filter() -> None:
+    """A filter that allows everything; whether it can be read depends on who we are."""
+    install = (
+        "import ctypes, struct\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        "allow = ctypes.create_string_buffer(struct.pack('<HBBI', 6, 0, 0, 0x7FFF0000))\n"
+        "program = ctypes.create_string_buffer("
+        "struct.pack('<H6xQ', 1, ctypes.addressof(allow)))\n"
+        "assert libc.prctl(38, 1, 0, 0, 0) == 0\n"
+        "assert libc.prctl(22, 2, program, 0, 0) == 0"
+    )
+    with started(*script(install)) as pid:
+        target = inspect(pid)
+        assert (target.seccomp, target.no_new_privs) == (2, True)
+        assert len(codes(target) & {"seccomp_filter", "seccomp_unknown"}) == 1
+
+
+@ROOT
+@pytest.mark.root
+def test_user_namespace_below_ours_is_no_obstacle() -> None:
+    with started("unshare", "--user", "--map-root-user", *script("")) as pid:
+        target = inspect(pid)
+        assert target.namespace_same["user"] is False
+        assert not codes(target) & {"ptrace_uid", "ptrace_refused", "ptrace_user_namespace"}
 
 
 def test_stopped_process() -> None:

@@ -17,8 +17,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SECONDS = 2 };
-static const struct timespec two_seconds = {SECONDS, 0};
+enum { SECONDS = 3 };
+static const struct timespec some_seconds = {SECONDS, 0};
 
 static struct timespec later(void) {
   struct timespec at;
@@ -27,10 +27,10 @@ static struct timespec later(void) {
   return at;
 }
 
-static long do_nanosleep(void) { return nanosleep(&two_seconds, NULL); }
+static long do_nanosleep(void) { return nanosleep(&some_seconds, NULL); }
 static long do_poll(void) { return poll(NULL, 0, SECONDS * 1000); }
-static long do_ppoll(void) { return ppoll(NULL, 0, &two_seconds, NULL); }
-static long do_pselect(void) { return pselect(0, NULL, NULL, NULL, &two_seconds, NULL); }
+static long do_ppoll(void) { return ppoll(NULL, 0, &some_seconds, NULL); }
+static long do_pselect(void) { return pselect(0, NULL, NULL, NULL, &some_seconds, NULL); }
 
 static long do_select(void) {
   struct timeval timeout = {SECONDS, 0};
@@ -55,7 +55,7 @@ static long do_semaphore(void) {
 
 static long do_futex(void) {
   static int word;
-  const long result = syscall(SYS_futex, &word, FUTEX_WAIT, 0, &two_seconds, NULL, 0);
+  const long result = syscall(SYS_futex, &word, FUTEX_WAIT, 0, &some_seconds, NULL, 0);
   return result == -1 && errno == ETIMEDOUT ? 0 : -1;
 }
 
@@ -103,7 +103,7 @@ static long do_sigtimedwait(void) {
   sigemptyset(&set);
   sigaddset(&set, SIGUSR2);
   sigprocmask(SIG_BLOCK, &set, NULL);
-  return sigtimedwait(&set, NULL, &two_seconds) == -1 && errno == EAGAIN ? 0 : -1;
+  return sigtimedwait(&set, NULL, &some_seconds) == -1 && errno == EAGAIN ? 0 : -1;
 }
 
 static long do_accept(void) {

@@ -2,6 +2,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static volatile int expected, failed;
 
@@ -20,5 +21,7 @@ int main(int argc, char **argv) {
   for (volatile double x = 0; expected < total; x = x + 1) {
   }
   puts(failed ? "out of order" : "all in order");
+  fflush(stdout);
+  pause();
   return 0;
 }

@@ -144,6 +144,8 @@ static arch_regs resumed(const struct arch_state *state) {
   arch_regs regs = state->regs;
   const long result = (long)regs.rax;
   if ((long)regs.orig_rax >= 0 && result <= -RESTART_SYS && result >= -RESTART_BLOCK) {
+    /* Begun anew with its whole timeout. A call that an earlier stop had turned into restart_syscall
+       cannot be: it answers EINTR. */
     regs.rax = regs.orig_rax;
     regs.rip -= 2; /* the system call instruction again */
   }

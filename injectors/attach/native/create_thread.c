@@ -19,7 +19,7 @@ enum {
 /* Why threads were passed over, for the refusal that follows if none will do. */
 struct search {
   unsigned verdicts[SAFE_POINT_KINDS];
-  unsigned not_stopped, group_stops, uninterrupted, unsuitable, threads;
+  unsigned not_stopped, group_stops, uninterrupted, unsuitable, alive;
   bool refused, disturbed;
 };
 
@@ -30,11 +30,11 @@ static size_t rank_threads(struct injection *injection, struct search *search, p
   size_t found = 0;
   const size_t count = list_threads(injection->pid, tids, MAX_THREADS);
   static signed char ranks[MAX_THREADS];
-  search->threads = (unsigned)count;
-  search->uninterrupted = search->unsuitable = 0;
+  search->alive = search->uninterrupted = search->unsuitable = 0;
   for (size_t i = 0; i < count; i++) {
     const struct thread_view view = view_thread(injection->pid, tids[i]);
     ranks[i] = (signed char)safe_point_rank(&injection->modules, &view);
+    search->alive += view.activity != THREAD_GONE;
     search->uninterrupted += view.activity == THREAD_UNINTERRUPTED;
     search->unsuitable += ranks[i] < 0 && view.activity == THREAD_BLOCKED;
   }
@@ -148,16 +148,13 @@ static bool try_round(struct injection *injection, struct search *search) {
 __attribute__((noreturn)) static void give_up(const struct injection *injection,
                                               const struct search *search) {
   char text[768];
-  if (search->threads == 0) {
-    refuse("target_gone", "process %d ended during the attach", injection->pid);
-  }
   if (search->refused && injection->stops == 0) {
     explain_refusal(injection->pid, text, sizeof text);
     refuse("not_permitted", "the kernel does not let us trace process %d: %s", injection->pid,
            text);
   }
   size_t used = append(text, sizeof text, 0, "no thread of process %d could be stopped at a safe point within %.1f s. Last look: %u threads, %u in uninterruptible sleep (state D: disk, driver or vfork), %u in system calls that must not be interrupted.",
-                       injection->pid, injection->timeout_ms / 1e3, search->threads,
+                       injection->pid, injection->timeout_ms / 1e3, search->alive,
                        search->uninterrupted, search->unsuitable);
   for (int kind = SAFE + 1; kind < SAFE_POINT_KINDS; kind++) {
     if (search->verdicts[kind]) {
@@ -181,6 +178,9 @@ void create_thread(struct injection *injection) {
   for (unsigned round = 1; now_ns() < injection->deadline_ns; round++) {
     if (try_round(injection, &search)) {
       return;
+    }
+    if (search.alive == 0) {
+      refuse("target_gone", "process %d ended during the attach", injection->pid);
     }
     if (round % ROUNDS_PER_MAP == 0 || search.verdicts[UNSAFE_CODE]) {
       search.verdicts[UNSAFE_CODE] = 0;

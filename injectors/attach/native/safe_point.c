@@ -58,6 +58,7 @@ static enum safe_point check_syscall(const struct modules *modules, long number,
   case SYS_clock_nanosleep:
   case SYS_wait4:
   case SYS_waitid:
+  case SYS_restart_syscall: /* one of these, or a futex with a timeout, after an earlier stop */
     return SAFE;
   case SYS_read:
     return is_restartable_file(modules->pid, first) ? SAFE : UNSAFE_SYSCALL;

@@ -69,7 +69,7 @@ def looking_costs(facts: Facts, policy: QualityPolicy = QualityPolicy()) -> Answ
             f"{where(facts, rank)}; the job paid {percent(cost)} over the window.",
             evidence=({"rank": rank.rank, "slowdown_recorded": slower, "slowdown_window": cost},),
             ceiling_ns=None,
-            advice="Shares of phases are those of recorded steps; lower the budget to disturb less.",
+            advice="Phases are those of recorded steps; a lower budget disturbs less.",
             rank=rank.rank if len(facts.ranks) > 1 else None,
         )
 

@@ -58,7 +58,7 @@ def python_bound(facts: Facts, policy: HostPolicy = HostPolicy()) -> Answer:
         rule="python_bound",
         severity=severity,
         claim=f"The CPU spends {percent(share)} of each step ({ms(gap)} of {ms(step)}) outside "
-        f"torch operators{where(facts, rank)}: {count:,.0f} operators per step, {ms(mean_ns)} each.",
+        f"torch operators{where(facts, rank)}; it runs {count:,.0f} of them, {ms(mean_ns)} each.",
         evidence=(
             {
                 "rank": rank.rank,

@@ -133,7 +133,9 @@ def _optimizer_advice(rank: RankFacts) -> str:
     known = rank.target.get("optimizers") or rank.target.get("optimizer") or ()
     known = (known,) if isinstance(known, dict) else known
     if any(o.get("fused") for o in known):
-        return "It is fused already; step less often (gradient accumulation) or with larger batches."
+        return (
+            "It is fused already; step less often (gradient accumulation) or with larger batches."
+        )
     if any(o.get("foreach") for o in known):
         return "Use fused=True where the optimizer offers it, or step less often."
     return "Pass fused=True (or foreach=True) to the optimizer: one call for all parameters."

@@ -174,5 +174,8 @@ def _jitter_advice(cause: str) -> str:
         "garbage collection": "Run gc.collect at fixed steps instead of whenever it comes.",
         "Python between the phases": "Look at what runs every n steps: logging, checkpoints, "
         "evaluation.",
-    }.get(cause, "Compare a slow step with a usual one on the timeline; shapes that change are "
-        "the usual reason.")
+    }.get(
+        cause,
+        "Compare a slow step with a usual one on the timeline; shapes that change are "
+        "the usual reason.",
+    )

@@ -14,6 +14,7 @@ from gputap.exporters import otlp, otlp_encode
 from gputap.profiler import schema
 from gputap.profiler.store import Capture, CaptureWriter, RankManifest
 from tests.synthetic import JOB, START_NS, Plan, event, events_table, main_tid, table_of
+from tests.synthetic import capture as synthetic_capture
 from tests.unit.exporters.captures import training
 
 ROOT = b""
@@ -361,3 +362,13 @@ def test_a_capture_without_steps_sends_nothing_and_says_why(tmp_path: Path) -> N
     capture = with_steps(tmp_path / "c", [event(START_NS, 10, "aten::mm")], [])
     assert spans_of(capture) == {}
     assert "no steps" in otlp._plan(capture, 10, None)[1][0]
+
+
+def test_a_killed_gputap_left_no_steps_and_they_are_worked_out(tmp_path: Path) -> None:
+    capture = synthetic_capture(tmp_path / "c", Plan(steps=3, ranks=2))
+    assert capture.table("steps").num_rows == 0
+    found = spans_of(capture)
+    assert_sound(found[0] + found[1])
+    roots = [s for s in found[1] if not s.parent_span_id]
+    assert {s.trace_id for s in roots} == {otlp_encode.trace_id(JOB, step) for step in range(3)}
+    assert [s.name for s in found[0] if attributes(s)["gputap.kind"] == "collective"]

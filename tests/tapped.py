@@ -1,0 +1,87 @@
+"""Captures through the Python API, with the window open for exactly as long as a test needs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gputap.injectors.library.client import WindowConfig
+from gputap.injectors.tap import FrameworkTap
+from gputap.profiler import session
+from gputap.profiler.schema import CaptureMode
+from gputap.profiler.store import Capture
+
+GPUTAP = [sys.executable, "-m", "gputap.cli"]
+
+
+def capture(
+    pids: Sequence[int],
+    path: Path,
+    during: Callable[[], object],
+    *,
+    mode: CaptureMode = CaptureMode.FULL,
+    limit_s: float = 120.0,
+    **options: Any,
+) -> Capture:
+    """Attach to `pids`, run `during` while the window is open, let go."""
+    opened, done = threading.Event(), threading.Event()
+    failed: list[BaseException] = []
+
+    def act() -> None:
+        opened.wait(limit_s)
+        try:
+            during()
+        except BaseException as exc:
+            failed.append(exc)
+        finally:
+            done.set()
+
+    actor = threading.Thread(target=act)
+    actor.start()
+    try:
+        taps = [FrameworkTap(pid, WindowConfig(mode=mode, **options)) for pid in pids]
+        plan = session.Plan(path=path, duration_ns=int(limit_s * 1e9), mode=mode)
+        result = session.run(
+            taps, plan, progress=lambda _: opened.set(), stop_asked=done.is_set
+        )
+    finally:
+        opened.set()
+        actor.join(limit_s)
+    if failed:
+        raise failed[0]
+    return result
+
+
+def gputap(*arguments: object, timeout_s: float = 90.0) -> subprocess.CompletedProcess[str]:
+    """Run the command line."""
+    return subprocess.run(
+        [*GPUTAP, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def names_per_step(capture: Capture, rank: int | None = None) -> list[Counter[str]]:
+    """For every whole recorded step: how often each name was recorded in it."""
+    steps = capture.table("steps", rank=rank).to_pylist()
+    events = capture.table("events", ["start_ns", "name", "kind"], rank=rank).to_pylist()
+    out = []
+    for step in steps:
+        if not (step["whole"] and step["recorded"]):
+            continue
+        end = step["start_ns"] + step["duration_ns"]
+        out.append(
+            Counter(
+                e["name"]
+                for e in events
+                if step["start_ns"] <= e["start_ns"] < end and e["kind"] != "gc"
+            )
+        )
+    return out
