@@ -279,7 +279,9 @@ def _capture(
     return _Outcome(capture, TargetError.exit_code if refusals and must else 0)
 
 
-def _attach_all(pids: Sequence[int], window: Any) -> tuple[list[FrameworkTap], list[ProfilerError]]:
+def _attach_all(
+    pids: Sequence[int], window: WindowConfig, *, trust_seccomp: bool
+) -> tuple[list[FrameworkTap], list[ProfilerError]]:
     """A tap per process that can be had, and why the others cannot."""
     from gputap.injectors.tap import FrameworkTap
 

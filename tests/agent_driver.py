@@ -78,6 +78,7 @@ class Target:
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         self._output = b""
+        self._taps: list[Tap] = []
         if torch:
             self.do("import os, sys, time, threading, gc, ctypes, torch; torch.set_num_threads(1)")
         self.do(setup)
@@ -120,7 +121,21 @@ class Target:
 
     def attach(self, ring_count: int = 0, ring_capacity: int = 0) -> Tap:
         """Let the agent in, take it over, configure it."""
-        return Tap(self, self.enter(ring_count, ring_capacity))
+        tap = Tap(self, self.enter(ring_count, ring_capacity))
+        self._taps.append(tap)
+        return tap
+
+    def let_go(self) -> bool:
+        """Close every tap; true if the agent has gone from the process."""
+        for tap in self._taps:
+            tap.client.close()
+        self._taps.clear()
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline:
+            if not any(name.startswith("gputap") for name in threads_of(self.pid)):
+                return True
+            time.sleep(0.005)
+        return False
 
     def end(self, timeout_s: float = 20) -> int:
         """Close its input and wait; the exit code."""
