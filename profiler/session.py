@@ -21,7 +21,7 @@ from gputap.profiler.errors import CaptureNotWritable, ProfilerError, TargetGone
 from gputap.profiler.frames import StackNames
 from gputap.profiler.ingest import Ingest
 from gputap.profiler.manifest import ClockManifest, Manifest, RankManifest
-from gputap.profiler.schema import CaptureMode, ClockKind, StopReason
+from gputap.profiler.schema import CaptureMode, ClockKind, DropCause, StopReason
 from gputap.profiler.store import Capture, CaptureWriter
 
 if TYPE_CHECKING:
@@ -100,6 +100,8 @@ class _Tapped:
     ingest: Ingest
     names: StackNames
     manifest: RankManifest
+    before: dict[str, int] = field(default_factory=dict)
+    """Counters when the window opened: the self-test's events are not the capture's."""
     started: bool = False
     gone: str = ""
     after: dict[str, Any] = field(default_factory=dict)
@@ -220,10 +222,28 @@ def _offset(memory: AgentMemory, ours: int) -> int | None:
 def _open(tapped: Sequence[_Tapped], plan: Plan) -> None:
     for one in tapped:
         try:
+            one.before = _counters(one.tap.memory)
             one.tap.start(plan.duration_ns)
             one.started = True
         except TargetGone as exc:
             one.gone = exc.message
+
+
+def _counters(memory: AgentMemory) -> dict[str, int]:
+    """The agent's counters, which run on from window to window."""
+    counters = {name: memory.get(name) for name in ("armed_events", "boundaries", "bursts")}
+    return counters | {cause.name: count for cause, count in memory.dropped().items()}
+
+
+def _since(one: _Tapped, name: str) -> int:
+    """How far a counter has come since the window opened."""
+    now = _counters(one.tap.memory)[name]
+    return now - one.before.get(name, 0)
+
+
+def _dropped(one: _Tapped) -> dict[str, int]:
+    lost = {cause.name.lower(): _since(one, cause.name) for cause in DropCause}
+    return {cause: count for cause, count in lost.items() if count > 0}
 
 
 def _drain(
@@ -274,8 +294,8 @@ def _progress(tapped: Sequence[_Tapped], elapsed_s: float) -> Progress:
     return Progress(
         elapsed_s,
         events=sum(one.ingest.events for one in tapped),
-        dropped=sum(sum(one.tap.memory.dropped().values()) for one in tapped),
-        boundaries=sum(one.tap.memory.get("boundaries") for one in tapped),
+        dropped=sum(sum(_dropped(one).values()) for one in tapped),
+        boundaries=sum(_since(one, "boundaries") for one in tapped),
     )
 
 
@@ -331,10 +351,10 @@ def _manifest(one: _Tapped) -> RankManifest:
         window_end_ns=edges[1],
         recorded_ns=recorded,
         events=one.ingest.events,
-        armed_events=memory.get("armed_events"),
-        boundaries=memory.get("boundaries"),
-        bursts=memory.get("bursts"),
-        dropped={c.name.lower(): n for c, n in memory.dropped().items() if n},
+        armed_events=_since(one, "armed_events"),
+        boundaries=_since(one, "boundaries"),
+        bursts=_since(one, "bursts"),
+        dropped=_dropped(one),
         stop_reason=_stop_reason(memory.get("stop_reason")),
     )
 

@@ -259,7 +259,9 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
 
 def maps_of_agent(pid: int) -> list[str]:
     """Mappings of the control memory."""
-    return [line for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if "gputap-ctl" in line]
+    return [
+        line for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if "gputap-ctl" in line
+    ]
 
 
 def threads_of(pid: int) -> list[str]:

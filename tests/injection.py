@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -128,6 +129,13 @@ class Target:
 
     def threads(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/task"))
+
+    def wait_for_threads(self, count: int) -> None:
+        """Wait until threads that were about to end have ended."""
+        deadline = time.monotonic() + START_S
+        while self.threads() != count:
+            assert time.monotonic() < deadline, f"{self.threads()} threads, not {count}"
+            time.sleep(0.01)
 
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))

@@ -46,9 +46,7 @@ def capture(
     try:
         taps = [FrameworkTap(pid, WindowConfig(mode=mode, **options)) for pid in pids]
         plan = session.Plan(path=path, duration_ns=int(limit_s * 1e9), mode=mode)
-        result = session.run(
-            taps, plan, progress=lambda _: opened.set(), stop_asked=done.is_set
-        )
+        result = session.run(taps, plan, progress=lambda _: opened.set(), stop_asked=done.is_set)
     finally:
         opened.set()
         actor.join(limit_s)

@@ -55,6 +55,18 @@ def continues(data: RankData, marks: Scopes, joined: Mask) -> Mask:
     return result
 
 
+def ends_turn(data: RankData, marks: Scopes, joined: Mask, inside: Mask) -> Mask:
+    """Which marks end a turn, given which pairs lie inside one (`continues`).
+
+    The last mark ends one unless its like usually go on: then the window's edge cut the turn.
+    """
+    ends: Mask = ~np.append(inside, False)
+    label = labels(data, marks)
+    before = (inside & ~joined)[label[:-1] == label[-1]]
+    ends[-1] = not len(before) or 2 * int(before.sum()) <= len(before)
+    return ends
+
+
 def _sites(data: RankData, scopes: Scopes) -> tuple[npt.NDArray[np.int64], list[Site]]:
     names = data.events.name[scopes.row].astype(np.int64)
     stacks = data.events.stack_id[scopes.row].astype(np.int64)

@@ -81,7 +81,8 @@ def no_steps(tid: int) -> Cuts:
 def _by_optimizer(thread: Track) -> Cuts:
     marks = thread.optimizer
     joined = _joined_optimizers(thread, marks)
-    last = ~np.append(sites.continues(thread.data, marks, joined), False)
+    inside = sites.continues(thread.data, marks, joined)
+    last = sites.ends_turn(thread.data, marks, joined, inside)
     ends = marks.end[last]
     low, high = thread.data.window
     starts = np.concatenate([[min(low, int(marks.start[0]))], ends[:-1]])

@@ -369,7 +369,9 @@ def whole_steps(events: list[Event], tid: int) -> tuple[int, int]:
 
 def test_bursts_hold_whole_steps_and_user_scopes_all_the_time(target: Target) -> None:
     tap = target.attach()
-    target.do("done = 0\ndef slow():\n  global done\n  while not stop.is_set():\n    step(); done += 1; time.sleep(.004)")
+    target.do(
+        "done = 0\ndef slow():\n  global done\n  while not stop.is_set():\n    step(); done += 1; time.sleep(.004)"
+    )
     target.do("stop.clear(); runner = threading.Thread(target=slow); runner.start()")
     tap.start(CaptureMode.BURSTS, window_ns=3_000_000_000, budget_ppm=2_000, user_cost_ns=100)
     wait_until(lambda: tap.memory.get("state") == AgentState.CONFIGURED, 15)
@@ -482,17 +484,25 @@ t = threading.Thread(target=work); t.start(); t.join(); value = got[0]
     tap.detach()
 
 
-def test_deep_nesting_beyond_the_pool_is_counted(tap: Tap) -> None:
-    tap.record(
-        """
-scopes = [torch.profiler.record_function(f"s{i}") for i in range(300)]
+HOLD = """
+scopes = [torch.profiler.record_function(f"s{{i}}") for i in range({0})]
 for s in scopes: s.__enter__()
 for s in reversed(scopes): s.__exit__(None, None, None)
 """
-    )
-    seen = [e for e in tap.events() if e.kind == EventKind.USER_SCOPE]
-    assert len(seen) >= 250
-    assert len(seen) + tap.memory.dropped()[DropCause.NO_CONTEXT] >= 300
+
+
+def test_deep_nesting_is_recorded(tap: Tap) -> None:
+    tap.record(HOLD.format(600))
+    scopes = [e for e in tap.events() if e.kind == EventKind.USER_SCOPE]
+    assert [(e.name, e.depth) for e in scopes] == [(f"s{i}", i) for i in range(600)]
+
+
+def test_more_open_scopes_than_a_thread_may_have_are_counted(tap: Tap) -> None:
+    tap.record(HOLD.format(5000), CaptureMode.ALWAYS_ON)
+    scopes = [e for e in tap.events() if e.kind == EventKind.USER_SCOPE]
+    assert len(scopes) == 4096
+    assert tap.memory.dropped()[DropCause.NO_CONTEXT] == 5000 - 4096
+    tap.target.do("del scopes, s")
     tap.record("for _ in range(3): step()")
     assert tap.names()["Optimizer.step#SGD.step"] == 3
 
@@ -657,13 +667,19 @@ value = (pid, fd)
     assert ring.tid == child[0]
     assert "aten::abs" in other.memory.strings()
     other.detach()
-    assert target.do("os.write(w2, b'x'); value = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])") == 0
+    assert (
+        target.do("os.write(w2, b'x'); value = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])")
+        == 0
+    )
     tap.stop()
     assert "aten::abs" not in tap.names()
     tap.detach()
 
 
-@pytest.mark.parametrize("way", ["", "os._exit(0)", "background()"])
+DAEMON = "threading.Thread(target=loop, daemon=True).start()"
+
+
+@pytest.mark.parametrize("way", ["", "os._exit(0)", DAEMON], ids=["eof", "exit", "busy"])
 def test_target_that_ends_while_tapped_ends_well(way: str) -> None:
     with Target(TRAINING) as target:
         tap = target.attach()
@@ -691,7 +707,9 @@ def test_target_without_torch_is_refused_until_it_has_it() -> None:
 
 
 def test_python_runs_in_a_private_dict(tap: Tap) -> None:
-    answer = tap.client.run_python("import sys, threading\nx = 5\nresult = f'{sys.version_info[0]} é'")
+    answer = tap.client.run_python(
+        "import sys, threading\nx = 5\nresult = f'{sys.version_info[0]} é'"
+    )
     assert answer == "3 é"
     assert tap.target.do("value = 'result' in sys.modules['__main__'].__dict__") is False
 

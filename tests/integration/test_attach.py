@@ -3,30 +3,152 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import threading
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from gputap.profiler.analysis.report import analyse
 from gputap.profiler.schema import CaptureMode
+from gputap.profiler.store import Capture
 
-from tests.tapped import capture, gputap
+from tests.tapped import capture, names_per_step
 from tests.workload import Workload
 
-STEPS = 30
+STEPS = 20
+PROFILED = Path(__file__).resolve().parents[1] / "profiled.py"
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["mlp", "transformer", "accumulate", "gan", "slow_loader", "infer", "infer_loader"],
-)
+def run_all(workload: Workload) -> None:
+    """Let a held workload do its steps."""
+    workload.begin()
+    workload.wait_done()
+
+
+def whole(taken: Capture, rank: int | None = None) -> list[dict[str, object]]:
+    return [s for s in taken.table("steps", rank=rank).to_pylist() if s["whole"]]
+
+
+def profiler_counts(name: str) -> Counter[str]:
+    """What torch.profiler counts in one step of a workload."""
+    done = subprocess.run(
+        [sys.executable, str(PROFILED), name],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    line = next(row for row in done.stdout.splitlines() if row.startswith("counts "))
+    counts = json.loads(line.removeprefix("counts "))
+    assert all(count % 3 == 0 for count in counts.values())
+    return Counter({name: count // 3 for name, count in counts.items()})
+
+
+@pytest.mark.parametrize("name", ["mlp", "transformer", "accumulate", "gan", "infer_loader"])
+def test_operators_and_steps_equal_torch_profiler_s(name: str, tmp_path: Path) -> None:
+    with Workload(name, "--steps", str(STEPS), "--hold", "--linger") as workload:
+        taken = capture([workload.pid], tmp_path / "capture", lambda: run_all(workload))
+        workload.stop()
+    assert len(whole(taken)) == STEPS
+    assert taken.manifest.ranks[0].dropped == {}
+    expected = profiler_counts(name)
+    # The first steps create optimizer state; the window's edge cuts the last loader call off.
+    for counts in names_per_step(taken)[3:-1]:
+        assert counts == expected
+
+
+@pytest.mark.parametrize("name", ["slow_loader", "infer", "eval_between"])
 def test_steps_found_are_steps_run(name: str, tmp_path: Path) -> None:
     with Workload(name, "--steps", str(STEPS), "--hold", "--linger") as workload:
-
-        def run() -> None:
-            workload.begin()
-            workload.wait_done()
-
-        taken = capture([workload.pid], tmp_path / "capture", run)
+        taken = capture([workload.pid], tmp_path / "capture", lambda: run_all(workload))
         workload.stop()
-    steps = taken.table("steps").to_pylist()
-    assert len([s for s in steps if s["whole"]]) == STEPS
-    assert sum(taken.manifest.ranks[0].dropped.values()) == 0
+    assert len(whole(taken)) == STEPS
+    assert all(step["recorded"] for step in whole(taken))
+
+
+def test_two_ranks_of_one_job_with_loader_workers(tmp_path: Path) -> None:
+    arguments = ("--steps", str(STEPS), "--hold", "--linger")
+    with Workload("ddp_gloo", *arguments, ranks=2) as workload:
+        taken = capture(workload.pids, tmp_path / "capture", lambda: run_all(workload))
+        workload.stop()
+    assert [(r.rank, r.world_size) for r in taken.ranks] == [(0, 2), (1, 2)]
+    assert taken.manifest.job == "ddp-gloo"
+    for rank in (0, 1):
+        assert len(whole(taken, rank)) == STEPS
+        collectives = taken.table("collectives", rank=rank).to_pylist()
+        reduced = [c for c in collectives if c["op"] == "all_reduce"]
+        assert len(reduced) >= 2 * STEPS
+        assert {c["backend"] for c in reduced} == {"gloo"}
+    assert analyse(taken).ranks[1].steps_found == STEPS
+
+
+def test_the_price_of_forked_workers_is_nothing(tmp_path: Path) -> None:
+    """Workers forked while the window is open record nothing into the parent's rings."""
+    arguments = ("--steps", str(STEPS), "--hold", "--linger", "--workers", "2")
+    with Workload("slow_loader", *arguments) as workload:
+        taken = capture([workload.pid], tmp_path / "capture", lambda: run_all(workload))
+        workload.stop()
+    tids = set(taken.table("events", ["tid"]).column("tid").to_pylist())
+    threads = {t["tid"] for t in taken.table("threads").to_pylist()}
+    assert workload.pid in tids
+    assert tids <= threads
+
+
+def test_modules_and_source_lines_of_operators(tmp_path: Path) -> None:
+    with Workload("transformer", "--steps", str(STEPS), "--hold", "--linger") as workload:
+        taken = capture([workload.pid], tmp_path / "capture", lambda: run_all(workload))
+        workload.stop()
+    rows = taken.query(
+        """
+        SELECT e.name, e.module, e.module_class, any_value(s.file) AS file
+        FROM events e JOIN stacks s ON s.stack_id = e.stack_id
+        WHERE e.kind = 'operator' AND s.module IS NULL AND s.file LIKE '%transformer.py'
+        GROUP BY ALL
+        """
+    ).to_pylist()
+    by_name = {(row["name"], row["module_class"]) for row in rows}
+    assert ("aten::linear", "Linear") in by_name
+    assert ("aten::embedding", "Embedding") in by_name
+    assert ("aten::layer_norm", "LayerNorm") in by_name
+    assert all(row["file"] for row in rows)
+    report = analyse(taken)
+    names = {module.name for module in report.modules}
+    assert all(
+        module.backward_ns > 0 for module in report.modules if module.module_class == "Linear"
+    )
+    assert "" in names
+
+
+def test_bursts_record_whole_steps_within_the_budget(tmp_path: Path) -> None:
+    with Workload("mlp") as workload:
+        taken = capture(
+            [workload.pid],
+            tmp_path / "capture",
+            lambda: threading.Event().wait(3.0),  # the length of the window, not a wait for luck
+            mode=CaptureMode.BURSTS,
+        )
+        workload.stop()
+    rank = taken.manifest.ranks[0]
+    recorded = [s for s in whole(taken) if s["recorded"]]
+    unrecorded = [s for s in whole(taken) if not s["recorded"]]
+    assert recorded and unrecorded
+    assert rank.bursts >= 1
+    # Every step of this loop has the same operators: a burst that cut one would show.
+    assert len({tuple(sorted(counts.items())) for counts in names_per_step(taken)}) == 1
+    assert rank.recorded_ns is not None and rank.recorded_ns < rank.window_ns / 2
+
+
+def test_losses_are_those_of_an_untapped_run_bit_for_bit(tmp_path: Path) -> None:
+    arguments = ("--steps", "400", "--hold", "--linger", "--seed", "3")
+    losses = []
+    for tapped in (False, True):
+        with Workload("mlp", *arguments, record_losses=True) as workload:
+            if tapped:
+                capture([workload.pid], tmp_path / "capture", lambda w=workload: run_all(w))
+            else:
+                run_all(workload)
+            losses.append(workload.stop())
+    assert len(losses[0]) == 400
+    assert losses[0] == losses[1]

@@ -43,17 +43,10 @@ def test_first_attach_loads_the_agent_and_leaves_nothing_else() -> None:
         assert not injection.reused
         assert injection.pid == target.pid
         assert agent_copies(target) == 1
-        wait_for_threads(target, threads)
+        target.wait_for_threads(threads)
         assert target.descriptors() == descriptors
         assert own_pages(target) == 0
         target.assert_unharmed()
-
-
-def wait_for_threads(target: Target, count: int) -> None:
-    deadline = time.monotonic() + 30
-    while target.threads() != count:
-        assert time.monotonic() < deadline, f"{target.threads()} threads, not {count}"
-        time.sleep(0.01)
 
 
 def test_second_attach_reuses_the_agent() -> None:

@@ -1,7 +1,8 @@
-"""Where the injector refuses: each with the right error and a reason, and with the target unharmed."""
+"""Where the injector refuses: the right error, a reason, and a target unharmed."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -102,6 +103,35 @@ def test_static_executable() -> None:
         pytest.raises(TargetUnsupported, match="statically linked"),
     ):
         attach.check(target.pid)
+
+
+def test_program_run_through_the_loader_is_not_taken_for_static() -> None:
+    with Target("/lib64/ld-linux-x86-64.so.2", compiled("idle")) as target:
+        assert attach.inject(target.pid, agent=payload()).control_fd == 1001
+
+
+def test_target_that_admits_no_new_code_is_left_as_it_was() -> None:
+    probe = Target(compiled("idle"), "no-new-code")
+    if probe.line() == "unknown":
+        probe.__exit__(None, None, None)
+        pytest.skip("this OS kernel has no PR_SET_MDWE")
+    with contextlib.ExitStack() as stack:
+        stack.push(probe.__exit__)
+        before = len(probe.mappings())
+        with pytest.raises(AttachFailed, match=r"memory executable \(mprotect\) failed"):
+            attach.inject(probe.pid, agent=payload())
+        probe.wait_for_threads(1)
+        assert len(probe.mappings()) <= before + 3  # libc keeps the stack of the thread that ended
+        probe.assert_unharmed(busy=False)
+
+
+@root
+def test_target_that_may_make_no_threads() -> None:
+    with Target(compiled("idle"), "no-threads", user=NOBODY) as target:
+        with pytest.raises(AttachFailed, match="made no thread") as caught:
+            attach.inject(target.pid, agent=payload())
+        assert "pids.max" in str(caught.value.hint)
+        target.assert_unharmed(busy=False)
 
 
 def elf32(path: Path) -> Path:

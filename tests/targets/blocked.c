@@ -118,13 +118,20 @@ static const struct {
   const char *name;
   long (*call)(void);
 } calls[] = {
-    {"nanosleep", do_nanosleep},     {"poll", do_poll},
-    {"ppoll", do_ppoll},             {"select", do_select},
-    {"pselect", do_pselect},         {"condition", do_condition},
-    {"semaphore", do_semaphore},     {"futex", do_futex},
-    {"waitpid", do_waitpid},         {"read", do_read},
-    {"recv", do_recv},               {"epoll", do_epoll},
-    {"recv_timeout", do_recv_timeout}, {"sigtimedwait", do_sigtimedwait},
+    {"nanosleep", do_nanosleep},
+    {"poll", do_poll},
+    {"ppoll", do_ppoll},
+    {"select", do_select},
+    {"pselect", do_pselect},
+    {"condition", do_condition},
+    {"semaphore", do_semaphore},
+    {"futex", do_futex},
+    {"waitpid", do_waitpid},
+    {"read", do_read},
+    {"recv", do_recv},
+    {"epoll", do_epoll},
+    {"recv_timeout", do_recv_timeout},
+    {"sigtimedwait", do_sigtimedwait},
     {"accept", do_accept},
 };
 

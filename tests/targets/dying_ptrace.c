@@ -1,5 +1,5 @@
-/* Linked into a copy of gputap-inject built with -Dptrace=dying_ptrace: kills it around its N-th ptrace
-   call, so that a test can end the injector at every single step of the window. */
+/* Linked into a copy of gputap-inject built with -Dptrace=dying_ptrace: kills it around its N-th
+   ptrace call, so that a test can end the injector at every single step of the window. */
 #include <errno.h>
 #include <signal.h>
 #include <stdarg.h>

@@ -1,4 +1,5 @@
-/* Busy under a seccomp filter. argv[1]: number of a system call; argv[2]: what the filter answers. */
+/* Busy under a seccomp filter. argv[1]: number of a system call; argv[2]: what the filter answers.
+ */
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <stddef.h>
@@ -21,7 +22,8 @@ int main(int argc, char **argv) {
   const struct sock_fprog filter = {4, program};
   puts("ready");
   fflush(stdout);
-  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter)) {
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+      prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter)) {
     perror("seccomp");
     return 1;
   }

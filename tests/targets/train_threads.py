@@ -1,4 +1,4 @@
-"""Trains on argv[1] threads at once, over and over; exits with 3 if a run differs from the first."""
+"""Trains on argv[1] threads, over and over; exits with 3 if a run differs from the first."""
 
 import os
 import sys

@@ -1,4 +1,5 @@
-/* A parent in vfork for a second: state D, out of any tracer's reach. argv[1]: also an idle thread. */
+/* A parent in vfork for a second: state D, out of any tracer's reach. argv[1]: also an idle thread.
+ */
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>

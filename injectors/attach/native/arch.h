@@ -39,12 +39,13 @@ struct arch_gadgets {
 
 /*
  * What gets written below the thread's stack pointer while it works for us, from low to high:
- * a slide of returns that ends in raise(SIGURG), a signal frame, the vector state, a word of scratch.
+ * a slide of returns that ends in raise(SIGURG), a signal frame, the vector state, a word of
+ * scratch.
  *
  * A function called at `call_sp` returns into the slide, so the thread stops with SIGURG at a stack
  * pointer above `call_sp`, where the function itself can never be. SIGURG and not a breakpoint,
- * because it is ignored by default: if we have died meanwhile, nothing stops the thread, and it goes on
- * into rt_sigreturn. A system call made at `frame_sp` returns straight into rt_sigreturn.
+ * because it is ignored by default: if we have died meanwhile, nothing stops the thread, and it
+ * goes on into rt_sigreturn. A system call made at `frame_sp` returns straight into rt_sigreturn.
  */
 struct arch_rescue {
   uint64_t call_sp, frame_sp, scratch;
@@ -73,8 +74,8 @@ enum { ARCH_FRAME_WORDS = 24 };
 bool arch_is_signal_frame(const uint64_t *words, const struct arch_gadgets *gadgets);
 
 /*
- * Builds the way back to `state`, which the thread takes by itself if it loses us. A blocking system
- * call that it was stopped in is then begun anew.
+ * Builds the way back to `state`, which the thread takes by itself if it loses us. A blocking
+ * system call that it was stopped in is then begun anew.
  */
 bool arch_make_rescue(const struct arch_state *state, const struct arch_gadgets *gadgets,
                       struct arch_rescue *rescue);
@@ -82,7 +83,8 @@ bool arch_make_rescue(const struct arch_state *state, const struct arch_gadgets 
 /* Makes the interrupted system call look successful, and blocks all signals. */
 void arch_finish_syscall(struct arch_state *state);
 
-/* Registers for one system call, or for a call of function(a, b, c, d) with the given stack pointer. */
+/* Registers for one system call, or for a call of function(a, b, c, d) with the given stack
+ * pointer. */
 arch_regs arch_syscall_regs(const struct arch_state *state, const struct arch_gadgets *gadgets,
                             const struct arch_rescue *rescue, long number, const uint64_t args[6]);
 arch_regs arch_call_regs(const struct arch_state *state, uint64_t sp, uint64_t function,

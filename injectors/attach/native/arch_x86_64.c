@@ -49,9 +49,7 @@ struct software_bytes {
   uint32_t xstate_size, padding[7];
 };
 
-bool arch_get_regs(pid_t tid, arch_regs *regs) {
-  return ptrace(PTRACE_GETREGS, tid, 0, regs) == 0;
-}
+bool arch_get_regs(pid_t tid, arch_regs *regs) { return ptrace(PTRACE_GETREGS, tid, 0, regs) == 0; }
 
 bool arch_set_regs(pid_t tid, const arch_regs *regs) {
   return ptrace(PTRACE_SETREGS, tid, 0, regs) == 0;
@@ -128,7 +126,8 @@ static uint32_t frame_vector_size(const struct arch_state *state) {
 
 static void make_vector(const struct arch_state *state, unsigned char *to, uint32_t size) {
   const uint32_t magic2 = MAGIC2;
-  struct software_bytes software = {.magic1 = MAGIC1, .extended_size = size + 4, .xstate_size = size};
+  struct software_bytes software = {
+      .magic1 = MAGIC1, .extended_size = size + 4, .xstate_size = size};
   /* ptrace keeps the set of enabled components where the frame has its magic. */
   memcpy(&software.features, state->vector + SW_RESERVED, sizeof software.features);
   if (size < state->vector_size) {
@@ -144,8 +143,8 @@ static arch_regs resumed(const struct arch_state *state) {
   arch_regs regs = state->regs;
   const long result = (long)regs.rax;
   if ((long)regs.orig_rax >= 0 && result <= -RESTART_SYS && result >= -RESTART_BLOCK) {
-    /* Begun anew with its whole timeout. A call that an earlier stop had turned into restart_syscall
-       cannot be: it answers EINTR. */
+    /* Begun anew with its whole timeout. A call that an earlier stop had turned into
+       restart_syscall cannot be: it answers EINTR. */
     regs.rax = regs.orig_rax;
     regs.rip -= 2; /* the system call instruction again */
   }
@@ -175,7 +174,8 @@ bool arch_make_rescue(const struct arch_state *state, const struct arch_gadgets 
   const uint32_t vector_size = frame_vector_size(state);
   const uint64_t top = (state->regs.rsp - RED_ZONE - 16) & ~7ull;
   const uint64_t vector_at = (top - vector_size - sizeof(uint32_t)) & ~63ull;
-  /* At a function's first instruction the stack pointer is 8 below a multiple of 16: so here, too. */
+  /* At a function's first instruction the stack pointer is 8 below a multiple of 16: so here, too.
+   */
   const uint64_t frame_at = ((vector_at - sizeof(struct signal_frame)) & ~15ull) - 8;
   const uint64_t slide_at = frame_at - SLIDE * sizeof(uint64_t);
   const arch_regs regs = resumed(state);

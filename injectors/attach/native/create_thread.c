@@ -25,7 +25,8 @@ struct search {
 
 static pid_t tids[MAX_THREADS];
 
-/* Threads that may be stopped, the most promising first: idle ones, so that training is not paused. */
+/* Threads that may be stopped, the most promising first: idle ones, so that training is not paused.
+ */
 static size_t rank_threads(struct injection *injection, struct search *search, pid_t *order) {
   size_t found = 0;
   const size_t count = list_threads(injection->pid, tids, MAX_THREADS);
@@ -54,12 +55,14 @@ static bool has_judged_filters(const struct injection *injection, pid_t tid) {
          status_number(injection->pid, tid, "Seccomp_filters", 10, -1) == injection->filters;
 }
 
-/* Who gives up here gives up for good: what the stopped thread was made to do is known to nobody else. */
+/* Who gives up here gives up for good: what the stopped thread was made to do is known to nobody
+ * else. */
 static void judge_call(struct injection *injection, struct window *window,
                        enum window_result outcome) {
   if (outcome == WINDOW_STUCK) {
     refuse("call_stuck",
-           "pthread_create did not return within %d s in thread %d, which goes on by itself when it does",
+           "pthread_create did not return within %d s in thread %d, which goes on by itself when "
+           "it does",
            CALL_MS / 1000, window->tid);
   }
   if (outcome == WINDOW_CRASHED) {
@@ -74,15 +77,14 @@ static void judge_call(struct injection *injection, struct window *window,
 }
 
 /*
- * pthread_create(&scratch, NULL, sleep, 30): the start routine is libc's own sleep, so nothing has to be
- * mapped or written but on the thread's stack, and a thread that we lose ends by itself.
+ * pthread_create(&scratch, NULL, sleep, 30): the start routine is libc's own sleep, so nothing has
+ * to be mapped or written but on the thread's stack, and a thread that we lose ends by itself.
  */
 static void call_pthread_create(struct injection *injection, struct window *window,
                                 uint64_t since) {
   const uint64_t scratch = window->rescue.scratch;
   const uint64_t args[4] = {scratch, 0, injection->sleep, SLEEP_S};
-  const enum window_result outcome =
-      window_call(window, injection->pthread_create, args, CALL_MS);
+  const enum window_result outcome = window_call(window, injection->pthread_create, args, CALL_MS);
   read_memory(injection->pid, scratch, &injection->thread, sizeof injection->thread);
   judge_call(injection, window, outcome);
   injection->pause_ns = now_ns() - since;
@@ -109,8 +111,9 @@ static bool use_thread(struct injection *injection, struct window *window, struc
 }
 
 /*
- * A realtime priority for the few hundred microseconds of a stop, where we may have one: on a machine
- * that is busy with the target itself, the stopped thread would else wait for our time slice.
+ * A realtime priority for the few hundred microseconds of a stop, where we may have one: on a
+ * machine that is busy with the target itself, the stopped thread would else wait for our time
+ * slice.
  */
 static void hurry(bool on) {
   const struct sched_param priority = {.sched_priority = on ? 1 : 0};
@@ -153,7 +156,10 @@ __attribute__((noreturn)) static void give_up(const struct injection *injection,
     refuse("not_permitted", "the kernel does not let us trace process %d: %s", injection->pid,
            text);
   }
-  size_t used = append(text, sizeof text, 0, "no thread of process %d could be stopped at a safe point within %.1f s. Last look: %u threads, %u in uninterruptible sleep (state D: disk, driver or vfork), %u in system calls that must not be interrupted.",
+  size_t used = append(text, sizeof text, 0,
+                       "no thread of process %d could be stopped at a safe point within %.1f s. "
+                       "Last look: %u threads, %u in uninterruptible sleep (state D: disk, driver "
+                       "or vfork), %u in system calls that must not be interrupted.",
                        injection->pid, injection->timeout_ms / 1e3, search->alive,
                        search->uninterrupted, search->unsuitable);
   for (int kind = SAFE + 1; kind < SAFE_POINT_KINDS; kind++) {

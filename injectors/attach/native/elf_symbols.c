@@ -54,9 +54,8 @@ static void read_dynamic(struct elf_image *image, uint64_t address, uint64_t siz
 }
 
 static bool is_ours(const Elf64_Ehdr *header) {
-  return memcmp(header->e_ident, ELFMAG, SELFMAG) == 0 &&
-         header->e_ident[EI_CLASS] == ELFCLASS64 && header->e_machine == ARCH_ELF_MACHINE &&
-         header->e_phentsize == sizeof(Elf64_Phdr);
+  return memcmp(header->e_ident, ELFMAG, SELFMAG) == 0 && header->e_ident[EI_CLASS] == ELFCLASS64 &&
+         header->e_machine == ARCH_ELF_MACHINE && header->e_phentsize == sizeof(Elf64_Phdr);
 }
 
 bool elf_open(struct elf_image *image, elf_read_fn *read, void *context, uint64_t base) {

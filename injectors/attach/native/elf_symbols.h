@@ -1,6 +1,6 @@
-/* Exported symbols of an ELF image, found through its dynamic section: in another process's memory, or
-   in a file. No section headers, no debug files, no file access for a mapped library, so a deleted
-   library or one of another mount namespace is as good as any. */
+/* Exported symbols of an ELF image, found through its dynamic section: in another process's memory,
+   or in a file. No section headers, no debug files, no file access for a mapped library, so a
+   deleted library or one of another mount namespace is as good as any. */
 #ifndef GPUTAP_ELF_SYMBOLS_H
 #define GPUTAP_ELF_SYMBOLS_H
 

@@ -25,6 +25,7 @@ struct injection {
   /* known */
   uint64_t deadline_ns;
   uint64_t abi[2];
+  bool has_interpreter; /* the executable names a loader */
   const unsigned char *library;
   size_t library_size;
   struct modules modules;
@@ -43,9 +44,10 @@ struct injection {
 };
 
 /* Each step either succeeds or ends the helper through refuse(). In this order: */
-void preflight(struct injection *injection);     /* may it be tapped, is it of a kind that can be */
-void resolve(struct injection *injection);       /* addresses; reads only */
-void check_seccomp(struct injection *injection); /* stops a thread for a moment if there is a filter */
+void preflight(struct injection *injection); /* may it be tapped, is it of a kind that can be */
+void resolve(struct injection *injection);   /* addresses; reads only */
+void check_seccomp(
+    struct injection *injection); /* stops a thread for a moment if there is a filter */
 void create_thread(struct injection *injection); /* pauses one thread of the target */
 void start_boot(struct injection *injection);    /* works on the new thread; the target runs */
 void load_agent(struct injection *injection);    /* handshake with the bootstrap; the target runs */

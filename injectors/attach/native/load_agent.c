@@ -1,4 +1,5 @@
-/* The handshake with the bootstrap thread, while the target runs: hands it the library, awaits the answer. */
+/* The handshake with the bootstrap thread, while the target runs: hands it the library, awaits the
+ * answer. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -14,7 +15,8 @@
 static const char *const directories[] = {"tmp", "dev/shm", "var/tmp"};
 enum { DIRECTORIES = sizeof directories / sizeof *directories, POLL_US = 100 };
 
-/* A copy of the library in the target's file system, for targets that cannot load it from a memfd. */
+/* A copy of the library in the target's file system, for targets that cannot load it from a memfd.
+ */
 struct copy {
   int directory; /* descriptor, -1 if there is no copy */
   char name[40];
@@ -41,7 +43,10 @@ static uint32_t await_change(const struct injection *injection, uint32_t last,
       return boot->state;
     }
     if (now_ns() > injection->deadline_ns) {
-      refuse("load_timeout", "the agent's thread runs in process %d, but did not finish loading within %.1f s: another thread may hold the loader's lock, or the process is starved of CPU. It ends by itself",
+      refuse("load_timeout",
+             "the agent's thread runs in process %d, but did not finish loading within %.1f s: "
+             "another thread may hold the loader's lock, or the process is starved of CPU. It ends "
+             "by itself",
              injection->pid, injection->timeout_ms / 1e3);
     }
     sleep_us(POLL_US);
@@ -51,8 +56,7 @@ static uint32_t await_change(const struct injection *injection, uint32_t last,
 static bool write_library(const struct injection *injection, int fd) {
   size_t written = 0;
   while (written < injection->library_size) {
-    const ssize_t n =
-        write(fd, injection->library + written, injection->library_size - written);
+    const ssize_t n = write(fd, injection->library + written, injection->library_size - written);
     if (n <= 0) {
       return false;
     }
@@ -89,8 +93,8 @@ static bool offer_memfd(const struct injection *injection, const struct gputap_b
   return filled;
 }
 
-/* Opens a directory of the target's, part by part and never through a link: a target must not be able
-   to lead a privileged gputap elsewhere. */
+/* Opens a directory of the target's, part by part and never through a link: a target must not be
+   able to lead a privileged gputap elsewhere. */
 static int open_inside(pid_t pid, const char *directory) {
   char path[64], parts[64];
   snprintf(path, sizeof path, "/proc/%d/root", pid);
@@ -172,8 +176,8 @@ void load_agent(struct injection *injection) {
   bool offered;
   uint32_t state = await_change(injection, BOOT_STARTED, &boot);
   while (state == BOOT_NEEDS_FILE || state == BOOT_LOAD_FAILED) {
-    offered = (state == BOOT_NEEDS_FILE && offer_memfd(injection, &boot)) ||
-              offer_copy(injection, &copy);
+    offered =
+        (state == BOOT_NEEDS_FILE && offer_memfd(injection, &boot)) || offer_copy(injection, &copy);
     if (!offered) {
       say(injection, BOOT_GIVE_UP);
       remove_copy(&copy);

@@ -1,8 +1,8 @@
 /*
  * gputap-inject: gets the agent library into a running process, or says why not.
  *
- * Prints one JSON object. Exit code 0: done (or, with --dry-run, possible). 3: refused or failed, the
- * target runs on as before. 2: usage.
+ * Prints one JSON object. Exit code 0: done (or, with --dry-run, possible). 3: refused or failed,
+ * the target runs on as before. 2: usage.
  */
 #include <getopt.h>
 #include <stdio.h>
@@ -14,9 +14,10 @@
 #include "report.h"
 
 __attribute__((noreturn)) static void usage(void) {
-  fprintf(stderr, "usage: gputap-inject --pid PID --agent LIBRARY [--timeout-ms N] [--ring-count N]\n"
-                  "                     [--ring-capacity N] [--trust-seccomp]\n"
-                  "       gputap-inject --pid PID --dry-run [--agent LIBRARY]\n");
+  fprintf(stderr,
+          "usage: gputap-inject --pid PID --agent LIBRARY [--timeout-ms N] [--ring-count N]\n"
+          "                     [--ring-capacity N] [--trust-seccomp]\n"
+          "       gputap-inject --pid PID --dry-run [--agent LIBRARY]\n");
   exit(2);
 }
 

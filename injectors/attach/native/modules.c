@@ -34,7 +34,8 @@ static bool is_agent(const char *path, const char *file) {
 }
 
 static bool is_loader(const char *name) {
-  return starts_with(name, "ld-linux") || starts_with(name, "ld-2.") || starts_with(name, "ld-musl");
+  return starts_with(name, "ld-linux") || starts_with(name, "ld-2.") ||
+         starts_with(name, "ld-musl");
 }
 
 static bool is_libc(const char *name) {
@@ -84,7 +85,8 @@ static int add_module(struct modules *all, uint64_t start, const char *name) {
   return (int)all->module_count++;
 }
 
-/* A file's later mappings belong to its module, and so does the bss: anonymous, writable, adjacent. */
+/* A file's later mappings belong to its module, and so does the bss: anonymous, writable, adjacent.
+ */
 static int continued_module(const struct modules *all, const struct mapping *mapping,
                             const char *name) {
   if (all->mapping_count == 0) {
@@ -129,7 +131,8 @@ static void take_line(struct modules *all, char *line) {
   all->mappings[all->mapping_count++] = mapping;
 }
 
-/* A library mapped only to be read (by a debugger, by torch's own tools) is no code of the target. */
+/* A library mapped only to be read (by a debugger, by torch's own tools) is no code of the target.
+ */
 static void forget_unexecutable(struct modules *all) {
   bool *executable = calloc(all->module_count + 1, sizeof *executable);
   if (!executable) {

@@ -1,4 +1,5 @@
-/* What can be known before anything is touched: is there such a process, may we, is it of a kind that works. */
+/* What can be known before anything is touched: is there such a process, may we, is it of a kind
+ * that works. */
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -84,7 +85,8 @@ static bool has_segment(int fd, const Elf64_Ehdr *header, uint32_t type) {
   return false;
 }
 
-static void check_executable(pid_t pid) {
+static void check_executable(struct injection *injection) {
+  const pid_t pid = injection->pid;
   char path[64];
   Elf64_Ehdr header;
   snprintf(path, sizeof path, "/proc/%d/exe", pid);
@@ -94,12 +96,12 @@ static void check_executable(pid_t pid) {
   }
   if (read(fd, &header, sizeof header) == sizeof header) {
     if (header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_machine != ARCH_ELF_MACHINE) {
-      refuse("architecture", "process %d runs a %d-bit executable for ELF machine %d; this is the " ARCH_NAME " injector",
+      refuse("architecture",
+             "process %d runs a %d-bit executable for ELF machine %d; this is the " ARCH_NAME
+             " injector",
              pid, header.e_ident[EI_CLASS] == ELFCLASS64 ? 64 : 32, header.e_machine);
     }
-    if (!has_segment(fd, &header, PT_INTERP)) {
-      refuse("static", "process %d runs a statically linked executable: it has no loader that could take a library in", pid);
-    }
+    injection->has_interpreter = has_segment(fd, &header, PT_INTERP);
   }
   close(fd);
 }
@@ -108,16 +110,18 @@ static void check_shadow_stack(pid_t pid) {
   char features[128];
   if (status_field(pid, pid, "x86_Thread_features", features, sizeof features) &&
       strstr(features, "shstk")) {
-    refuse("shadow_stack", "process %d runs with a shadow stack, which forbids the return that a remote call needs", pid);
+    refuse("shadow_stack",
+           "process %d runs with a shadow stack, which forbids the return that a remote call needs",
+           pid);
   }
 }
 
-/* One gputap-inject per target at a time: two at once would load the agent twice. The name is held as
-   long as we live, by a socket in the abstract namespace. */
+/* One gputap-inject per target at a time: two at once would load the agent twice. The name is held
+   as long as we live, by a socket in the abstract namespace. */
 static void take_turn(const struct injection *injection) {
   struct sockaddr_un name = {.sun_family = AF_UNIX};
-  const int n = snprintf(name.sun_path + 1, sizeof name.sun_path - 1, "gputap-inject-%d",
-                         injection->pid);
+  const int n =
+      snprintf(name.sun_path + 1, sizeof name.sun_path - 1, "gputap-inject-%d", injection->pid);
   const socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
   const int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   while (fd >= 0 && bind(fd, (const struct sockaddr *)&name, size) != 0 && errno == EADDRINUSE) {
@@ -134,17 +138,21 @@ void preflight(struct injection *injection) {
   check_permission(pid);
   take_turn(injection);
   check_tracer(pid);
-  check_executable(pid);
+  check_executable(injection);
   check_shadow_stack(pid);
 }
 
 static const char *fate_text(enum seccomp_fate fate) {
-  return fate == FATE_KILLED ? "kill it for" : fate == FATE_ERROR ? "forbid it" : "ask a supervisor about";
+  return fate == FATE_KILLED  ? "kill it for"
+         : fate == FATE_ERROR ? "forbid it"
+                              : "ask a supervisor about";
 }
 
 static void act_on(const struct injection *injection, const struct seccomp_verdict *verdict) {
   if (!verdict->readable) {
-    refuse("seccomp_unknown", "process %d runs under a seccomp filter that could not be read (%s), and a filter may kill the process for a system call of ours",
+    refuse("seccomp_unknown",
+           "process %d runs under a seccomp filter that could not be read (%s), and a filter may "
+           "kill the process for a system call of ours",
            injection->pid, strerror(verdict->error));
   }
   if (verdict->worst != FATE_ALLOWED) {
@@ -173,7 +181,10 @@ void check_seccomp(struct injection *injection) {
     refuse_permission(pid);
   }
   if (result != WINDOW_OK) {
-    refuse("seccomp_unknown", "the seccomp filter of process %d could not be read: its main thread could not be stopped (%s)", pid, window_text(result));
+    refuse("seccomp_unknown",
+           "the seccomp filter of process %d could not be read: its main thread could not be "
+           "stopped (%s)",
+           pid, window_text(result));
   }
   const struct seccomp_verdict verdict = seccomp_judge(pid);
   window_let_go(&window);

@@ -31,7 +31,7 @@ long read_file(const char *path, char *to, size_t size) {
 }
 
 bool status_field(pid_t pid, pid_t tid, const char *field, char *to, size_t size) {
-  char path[64], text[8192], key[40];
+  char path[64], text[32768], key[40];
   snprintf(path, sizeof path, "/proc/%d/task/%d/status", pid, tid);
   if (read_file(path, text, sizeof text) <= 0) {
     return false;
@@ -129,8 +129,9 @@ void explain_refusal(pid_t pid, char *to, size_t size) {
   const bool may_trace = effective >> CAP_PTRACE_BIT & 1;
   char yama[16];
   bool known;
-  size_t used = append(to, size, 0, "it belongs to uid %lld, gputap runs as uid %d %s CAP_SYS_PTRACE",
-                       uid, (int)geteuid(), may_trace ? "with" : "without");
+  size_t used =
+      append(to, size, 0, "it belongs to uid %lld, gputap runs as uid %d %s CAP_SYS_PTRACE", uid,
+             (int)geteuid(), may_trace ? "with" : "without");
   if (read_file("/proc/sys/kernel/yama/ptrace_scope", yama, sizeof yama) > 0) {
     used = append(to, size, used, "; Yama's ptrace_scope is %d", atoi(yama));
   }

@@ -1,4 +1,5 @@
-/* What /proc says about the target: identity, state, threads, credentials. Reading it touches nothing. */
+/* What /proc says about the target: identity, state, threads, credentials. Reading it touches
+ * nothing. */
 #ifndef GPUTAP_PROCESS_H
 #define GPUTAP_PROCESS_H
 

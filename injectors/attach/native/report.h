@@ -7,7 +7,8 @@
 #include <stdint.h>
 
 /* Ends the helper: prints {"error": code, "detail": text} and exits 3. Codes are listed in
-   injectors/attach/refusals.py. The target is never left in a state that depends on us: see window.h. */
+   injectors/attach/refusals.py. The target is never left in a state that depends on us: see
+   window.h. */
 __attribute__((noreturn, format(printf, 2, 3))) void refuse(const char *code, const char *format,
                                                             ...);
 

@@ -1,4 +1,5 @@
-/* Everything that has to be known about the target's memory, and about the library, before the stop. */
+/* Everything that has to be known about the target's memory, and about the library, before the
+ * stop. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -36,6 +37,11 @@ static void read_library(struct injection *injection) {
 
 static void find_libc(const struct injection *injection) {
   const struct module *libc = modules_libc(&injection->modules);
+  if (!libc && !injection->has_interpreter) {
+    refuse("static",
+           "process %d runs a statically linked executable: it has no loader to take a library in",
+           injection->pid);
+  }
   if (!libc) {
     refuse("no_libc", "process %d has no C library mapped that we know", injection->pid);
   }
@@ -80,7 +86,8 @@ static void find_gadgets(struct injection *injection) {
   refuse("no_libc", "the C library of process %d has no code that we can call", injection->pid);
 }
 
-/* A resident agent of our very build is called again; any other is left alone beside the new one. */
+/* A resident agent of our very build is called again; any other is left alone beside the new one.
+ */
 static void find_resident(struct injection *injection) {
   const struct modules *modules = &injection->modules;
   for (size_t i = 0; i < modules->module_count; i++) {

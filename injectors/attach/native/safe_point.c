@@ -7,10 +7,10 @@
 #include <unistd.h>
 
 enum {
-  STACK_NEEDED = 48 * 1024,   /* pthread_create's few KiB, our frame, and doubt */
+  STACK_NEEDED = 48 * 1024,    /* pthread_create's few KiB, our frame, and doubt */
   STACK_SEARCHED = 512 * 1024, /* for signal frames */
-  FRAMES_NEAR = 4096,         /* for return addresses into an allocator */
-  ARENA_ALIGNMENT = 64 << 20, /* HEAP_MAX_SIZE of glibc: the lock lies in an arena's first page */
+  FRAMES_NEAR = 4096,          /* for return addresses into an allocator */
+  ARENA_ALIGNMENT = 64 << 20,  /* HEAP_MAX_SIZE of glibc: the lock lies in an arena's first page */
 };
 
 #ifndef PTRACE_GET_RSEQ_CONFIGURATION
@@ -27,10 +27,12 @@ struct rseq_configuration {
 static bool is_runtime_lock(const struct modules *modules, uint64_t address) {
   const struct module *module = modules_at(modules, address);
   const bool in_arena_header = (address & (ARENA_ALIGNMENT - 1)) < 4096;
-  return in_arena_header || (module && module->kind != MODULE_OTHER && module->kind != MODULE_AGENT);
+  return in_arena_header ||
+         (module && module->kind != MODULE_OTHER && module->kind != MODULE_AGENT);
 }
 
-/* A read from a socket or inotify may answer EINTR to a stop; from pipes and terminals it begins anew. */
+/* A read from a socket or inotify may answer EINTR to a stop; from pipes and terminals it begins
+ * anew. */
 static bool is_restartable_file(pid_t pid, uint64_t fd) {
   char path[64], target[64];
   snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, (int)fd);
@@ -44,8 +46,9 @@ static bool is_restartable_file(pid_t pid, uint64_t fd) {
 }
 
 /*
- * Blocking calls that the kernel restarts unseen, with the remaining timeout, and that neither malloc
- * nor the loader make. Not epoll_wait, recv*, accept, rt_sigtimedwait: they may answer EINTR to a stop.
+ * Blocking calls that the kernel restarts unseen, with the remaining timeout, and that neither
+ * malloc nor the loader make. Not epoll_wait, recv*, accept, rt_sigtimedwait: they may answer EINTR
+ * to a stop.
  */
 static enum safe_point check_syscall(const struct modules *modules, long number, uint64_t first) {
   switch (number) {
@@ -86,9 +89,9 @@ static enum safe_point check_code(const struct modules *modules, uint64_t pc, bo
 }
 
 /*
- * The thread must be on the stack that it was given: the main thread on the process's, any other in the
- * mapping that also holds its descriptor. Coroutine and alternate signal stacks may be tiny, and what
- * they interrupt is unknown.
+ * The thread must be on the stack that it was given: the main thread on the process's, any other in
+ * the mapping that also holds its descriptor. Coroutine and alternate signal stacks may be tiny,
+ * and what they interrupt is unknown.
  */
 static enum safe_point check_stack(const struct modules *modules, pid_t tid, uint64_t sp,
                                    uint64_t descriptor) {
@@ -137,7 +140,8 @@ static enum safe_point check_frames(const struct modules *modules,
   return SAFE;
 }
 
-/* A thread moved out of a restartable sequence and back would run on as if it had not been disturbed. */
+/* A thread moved out of a restartable sequence and back would run on as if it had not been
+ * disturbed. */
 static bool in_rseq(pid_t pid, pid_t tid, uint64_t pc) {
   struct rseq_configuration configuration;
   uint64_t sequence;

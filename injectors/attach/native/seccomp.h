@@ -1,4 +1,5 @@
-/* Whether a target's seccomp filters let our system calls through. A filter that kills would kill the job. */
+/* Whether a target's seccomp filters let our system calls through. A filter that kills would kill
+ * the job. */
 #ifndef GPUTAP_SECCOMP_H
 #define GPUTAP_SECCOMP_H
 
@@ -16,13 +17,14 @@ uint32_t seccomp_run(const struct sock_filter *program, size_t length, long numb
 
 struct seccomp_verdict {
   bool readable;
-  int error;          /* errno, if not readable */
+  int error; /* errno, if not readable */
   int filters;
   enum seccomp_fate worst;
-  const char *call;   /* that suffers it, if it cannot be done without */
+  const char *call; /* that suffers it, if it cannot be done without */
 };
 
-/* Reads the filters of a stopped, traced thread and judges every system call that the injection makes. */
+/* Reads the filters of a stopped, traced thread and judges every system call that the injection
+ * makes. */
 struct seccomp_verdict seccomp_judge(pid_t tid);
 
 #endif

@@ -1,4 +1,5 @@
-/* Sends the new thread, which sleeps in libc, into the bootstrap. Nothing else in the target is paused. */
+/* Sends the new thread, which sleeps in libc, into the bootstrap. Nothing else in the target is
+ * paused. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,11 +55,11 @@ static void catch_thread(const struct injection *injection, struct window *windo
          injection->pid);
 }
 
-/* Lets the thread end and leaves nothing: it wakes from its sleep, and its start routine returns. */
+/* Lets the thread end and leaves nothing: it wakes from its sleep, and its start routine returns.
+ */
 __attribute__((noreturn)) static void end_thread(const struct injection *injection,
-                                                 struct window *window,
-                                                 enum window_result outcome, const char *what,
-                                                 long result) {
+                                                 struct window *window, enum window_result outcome,
+                                                 const char *what, long result) {
   if (outcome == WINDOW_OK) {
     long ignored;
     const uint64_t page[6] = {injection->page, BOOT_SIZE};

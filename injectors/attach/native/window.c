@@ -94,9 +94,9 @@ enum window_result window_stop(struct window *window, pid_t pid, pid_t tid, unsi
 void window_let_go(struct window *window) { ptrace(PTRACE_DETACH, window->tid, 0, 0); }
 
 /*
- * Asynchronous signals stay pending in the kernel while the thread works for us, siginfo and all, and
- * the new thread inherits the mask. Faults must stay deliverable: a blocked one would have its handler
- * reset by the kernel. SIGURG is how the thread tells us that it has returned.
+ * Asynchronous signals stay pending in the kernel while the thread works for us, siginfo and all,
+ * and the new thread inherits the mask. Faults must stay deliverable: a blocked one would have its
+ * handler reset by the kernel. SIGURG is how the thread tells us that it has returned.
  */
 static uint64_t window_mask(void) {
   const int open[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS, SIGURG};
@@ -204,14 +204,12 @@ enum window_result window_call(struct window *window, uint64_t function, const u
 }
 
 bool window_close(struct window *window) {
-  return arch_restore(window->tid, &window->saved) &&
-         ptrace(PTRACE_DETACH, window->tid, 0, 0) == 0;
+  return arch_restore(window->tid, &window->saved) && ptrace(PTRACE_DETACH, window->tid, 0, 0) == 0;
 }
 
 bool window_send(struct window *window, uint64_t function, uint64_t argument) {
   const uint64_t args[4] = {argument};
-  const arch_regs regs =
-      arch_call_regs(&window->saved, window->rescue.frame_sp, function, args);
+  const arch_regs regs = arch_call_regs(&window->saved, window->rescue.frame_sp, function, args);
   return arch_set_regs(window->tid, &regs) && ptrace(PTRACE_DETACH, window->tid, 0, 0) == 0;
 }
 

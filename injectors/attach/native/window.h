@@ -44,7 +44,8 @@ void window_let_go(struct window *window);
 bool window_open(struct window *window, const struct arch_gadgets *gadgets, bool finish);
 enum window_result window_syscall(struct window *window, long number, const uint64_t args[6],
                                   unsigned timeout_ms, long *result);
-/* Calls function(args), up to its return. What it returns is lost; it may write to rescue.scratch. */
+/* Calls function(args), up to its return. What it returns is lost; it may write to rescue.scratch.
+ */
 enum window_result window_call(struct window *window, uint64_t function, const uint64_t args[4],
                                unsigned timeout_ms);
 /* Gives the thread its state back and lets it go. */

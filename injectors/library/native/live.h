@@ -24,8 +24,9 @@ constexpr uint32_t kModuleCodes = 4;
 
 struct Live {
   uint32_t window; /* number of the open window; 0: every callback returns at once */
-  uint32_t recording; /* operators are recorded, not only user scopes */
-  uint32_t session;   /* number of the attach; 0 = none */
+  uint32_t recording;    /* operators are recorded, not only user scopes */
+  uint32_t session;      /* number of the attach; 0 = none */
+  uint32_t first_window; /* of this session; earlier ones are another gputap's */
   uint32_t walk_stacks;
   uint32_t want_shapes;
   uint32_t want_gc;

@@ -122,8 +122,7 @@ void remember_module_code(Live *live, const char *code) {
 }
 
 uint64_t code_key(const gputap_python_layout &layout, const char *code) {
-  uint64_t hash = hash_step((uint64_t)code, read_at<uint64_t>(code, layout.code_name));
-  hash = hash_step(hash, read_at<uint64_t>(code, layout.code_filename));
+  uint64_t hash = hash_step((uint64_t)code, code_identity(code, layout));
   hash = hash_step(hash, (uint64_t)(uint32_t)read_at<int32_t>(code, layout.code_firstlineno));
   return hash ? hash : 1;
 }

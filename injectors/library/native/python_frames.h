@@ -60,6 +60,16 @@ inline uint64_t frame_module(const char *frame, const gputap_python_layout &layo
   return (uint64_t)untagged(read_at<const char *>(frame, layout.frame_locals), layout);
 }
 
+// The hash that a str keeps of itself; -1 where nobody has asked for it yet.
+inline uint64_t text_hash(const char *object, const gputap_python_layout &layout) {
+  return is_pointer(object) ? read_at<uint64_t>(object, layout.unicode_length + 8) : 0;
+}
+
+inline uint64_t code_identity(const char *code, const gputap_python_layout &layout) {
+  return text_hash(read_at<const char *>(code, layout.code_name), layout) +
+         text_hash(read_at<const char *>(code, layout.code_filename), layout);
+}
+
 // Id of the calling thread's stack after a miss in its cache.
 uint32_t stack_intern(Live *live, ThreadState *thread);
 
@@ -72,11 +82,10 @@ inline uint64_t stack_hash(const Live *live) {
     if (!frame_is_shim(frame, layout)) {
       const char *code = untagged(read_at<const char *>(frame, layout.frame_code), layout);
       if (!is_pointer(code)) break;
-      // A code object may be freed and another put in its place: its name and its file tell them
-      // apart, the address does not.
-      uint64_t identity = read_at<uint64_t>(code, layout.code_name) +
-                          read_at<uint64_t>(code, layout.code_filename);
-      hash = hash_step(hash + identity, (uint64_t)code + frame_instruction(frame, layout) * 3);
+      // A code object may be freed and another put in its place, names and all: only what the
+      // strings say tells them apart. CPython keeps a hash of it in each (behind the length).
+      hash = hash_step(hash + code_identity(code, layout),
+                       (uint64_t)code + frame_instruction(frame, layout) * 3);
       if (is_module_code(live, code)) hash = hash_step(hash, frame_module(frame, layout));
     }
     frame = read_at<const char *>(frame, layout.frame_back);

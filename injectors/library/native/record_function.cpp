@@ -205,9 +205,11 @@ void end(const void *record_function, Context *context) {
   if (GPUTAP_UNLIKELY(!thread_is_current(thread))) thread = thread_state();
   if (GPUTAP_UNLIKELY(!thread)) return;
   uint32_t window = callback_enter(thread, live);
-  // An end of a closed window: it was counted as open when the window closed.
+  // Of a closed window: it was counted as open when the window closed. Another gputap's has its own
+  // count here.
   if (GPUTAP_UNLIKELY(!window || context->window != window)) {
-    if (window) count_drop(live, GPUTAP_DROP_CAUSE_LATE_END);
+    if (window && context->window < live->first_window)
+      count_drop(live, GPUTAP_DROP_CAUSE_LATE_END);
     callback_leave(thread);
     return;
   }

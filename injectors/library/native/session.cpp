@@ -92,6 +92,7 @@ void publish(gputap_control_header *header) {
   uint8_t *base = (uint8_t *)header;
   Live *live = g_live;
   live->recording = 0;
+  live->first_window = 0;
   live->walk_stacks = live->want_shapes = live->want_gc = 0;
   live->pid = header->pid;
   live->header = header;

@@ -44,15 +44,15 @@ struct {
   void (*destructors[2])(Context *);
 } const context_vtable = {0, nullptr, {destroy, give_back}};
 
-void fill_pool(ThreadState *thread) {
-  thread->free = nullptr;
-  for (uint32_t i = kContexts; i-- > 0;) {
-    Context *context = &thread->contexts[i];
+void add_chunk(ThreadState *thread, Chunk *chunk) {
+  for (uint32_t i = kChunk; i-- > 0;) {
+    Context *context = &chunk->contexts[i];
     context->vtable = context_vtable.destructors;
     context->owner = thread;
     context->next = thread->free;
     thread->free = context;
   }
+  thread->chunks++;
 }
 
 ThreadState *take_freed() {
@@ -68,7 +68,7 @@ ThreadState *make_new() {
   if (load(&all_count) >= kMostThreads) return nullptr;
   ThreadState *thread = (ThreadState *)sys::map_private(sizeof(ThreadState));
   if (!thread) return nullptr;
-  fill_pool(thread);
+  add_chunk(thread, &thread->first_chunk);
   thread->taken = kBeingTaken;
   uint32_t place = add(&all_count, 1u);
   if (place >= kMostThreads) {
@@ -88,7 +88,7 @@ uint32_t free_contexts(ThreadState *thread) {
     back = next;
   }
   uint32_t count = 0;
-  for (Context *c = thread->free; c && count <= kContexts; c = c->next) count++;
+  for (Context *c = thread->free; c && count <= kChunk * kMostChunks; c = c->next) count++;
   return count;
 }
 
@@ -133,8 +133,14 @@ void thread_enter_window(ThreadState *thread, Live *live, uint32_t torch_tid) {
   ring_claim(thread, live, torch_tid);
 }
 
-Context *context_take_returned(ThreadState *thread) {
+Context *context_find_more(ThreadState *thread) {
   thread->free = exchange(&thread->returned, nullptr);
+  if (thread->free || thread->chunks == kMostChunks) return thread->free;
+  Chunk *chunk = (Chunk *)sys::map_private(sizeof(Chunk));
+  if (!chunk) return nullptr;
+  add_chunk(thread, chunk);
+  chunk->next = thread->first_chunk.next;
+  store_release(&thread->first_chunk.next, chunk);
   return thread->free;
 }
 
@@ -174,8 +180,9 @@ uint64_t threads_open_contexts(uint32_t window) {
   for (uint32_t i = 0; i < known(); i++) {
     ThreadState *thread = load_acquire(&all[i]);
     if (!thread || thread->window != window) continue;
-    for (const Context &context : thread->contexts)
-      open += load(&context.open) && context.window == window;
+    for (Chunk *chunk = &thread->first_chunk; chunk; chunk = load_acquire(&chunk->next))
+      for (const Context &context : chunk->contexts)
+        open += load(&context.open) && context.window == window;
   }
   return open;
 }
@@ -195,7 +202,7 @@ void threads_recycle(Live *live) {
     }
     // Two rounds of the control thread: whoever took the thread for alive is done by then.
     if (++thread->quiet_rounds < kRoundsBeforeReuse) continue;
-    if (free_contexts(thread) == kContexts) store_release(&thread->taken, kNobodys);
+    if (free_contexts(thread) == thread->chunks * kChunk) store_release(&thread->taken, kNobodys);
   }
   gputap_control_header *header = live->header;
   for (uint32_t i = 0; i < header->ring_count; i++) {

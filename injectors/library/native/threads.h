@@ -44,7 +44,15 @@ struct CachedId {
   uint32_t extra;
 };
 
-constexpr uint32_t kContexts = 256;
+// Contexts come in chunks. A job may hold on to record_function objects long after their end, so the
+// pool grows; a thread that has all of them open at once loses events, and they are counted.
+constexpr uint32_t kChunk = 256, kMostChunks = 16;
+
+struct Chunk {
+  Chunk *next;
+  Context contexts[kChunk];
+};
+
 constexpr uint32_t kNameCache = 1024;
 constexpr uint32_t kTextCache = 512;
 constexpr uint32_t kStackCache = 4096;
@@ -69,6 +77,7 @@ struct alignas(64) ThreadState {
   gputap_event_record *records;
   uint64_t head, cached_tail;
   Context *free;
+  uint32_t chunks;
   uint64_t last_stack_hash;
   uint32_t last_stack_id;
   uint32_t gc_generation;
@@ -84,7 +93,7 @@ struct alignas(64) ThreadState {
   alignas(64) NameEntry names[kNameCache];
   CachedId texts[kTextCache];
   CachedId stacks[kStackCache];
-  Context contexts[kContexts];
+  Chunk first_chunk;
 };
 
 extern __thread ThreadState *t_state;
@@ -117,12 +126,13 @@ inline uint32_t thread_depth(const ThreadState *thread) {
   return thread->opened - thread->closed - load(&thread->closed_elsewhere);
 }
 
-Context *context_take_returned(ThreadState *thread);
+// Those that other threads gave back, or a new chunk; null if there can be no more.
+Context *context_find_more(ThreadState *thread);
 
 inline Context *context_take(ThreadState *thread) {
   Context *context = thread->free;
   if (GPUTAP_UNLIKELY(!context)) {
-    context = context_take_returned(thread);
+    context = context_find_more(thread);
     if (!context) return nullptr;
   }
   thread->free = context->next;

@@ -57,6 +57,7 @@ void window_open(Live *live) {
   store(&header->window_start_ticks, now);
   store(&header->state, GPUTAP_AGENT_STATE_CAPTURING);
   if (++windows == 0) ++windows;
+  if (!live->first_window) live->first_window = windows;
   // Callbacks that run already find the window closed; the recording's state is complete first.
   bursts_begin(live);
   store_release(&live->window, windows);
