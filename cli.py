@@ -15,10 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
-from gputap.profiler.errors import LossyCapture, ProfilerError, TargetError, UsageError
+from gputap.profiler.errors import (
+    CaptureNotWritable,
+    LossyCapture,
+    ProfilerError,
+    TargetError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,6 +43,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+# BadParameter > UsageError > ClickException: newer typers bring their own click, so the base of
+# all errors in a command line is reached through the class that every typer has.
+_BadCommandLine = typer.BadParameter.__mro__[2]
 
 CaptureArgument = Annotated[
     Path, typer.Argument(metavar="CAPTURE", help="Directory that `gputap attach -o` wrote.")
@@ -330,16 +339,21 @@ def _show(capture: Capture, *, as_json: bool, otlp: str | None, spans: int) -> i
     from gputap.profiler.analysis.report import analyse
 
     report = analyse(capture)
-    page = _write_page(capture, report, capture.path / "report.html")
-    _print_report(report, capture, paths=[capture.path, page], as_json=as_json)
+    written, code = [capture.path], 0 if capture.manifest.state == "closed" else 1
+    try:
+        written.append(_write_page(capture, report, capture.path / "report.html"))
+    except CaptureNotWritable as exc:  # the verdict can be had all the same
+        complain(exc)
+        code = exc.exit_code
+    _print_report(report, capture, paths=written, as_json=as_json)
     if otlp is None and not _otlp_in_environment():
-        return 0
+        return code
     try:
         _send(capture, otlp, spans)
     except ProfilerError as exc:
         complain(exc)
-        return exc.exit_code
-    return 0
+        code = exc.exit_code
+    return code
 
 
 def _otlp_in_environment() -> bool:
@@ -550,10 +564,10 @@ def _run(arguments: list[str]) -> int:
     except ProfilerError as exc:
         complain(exc)
         return exc.exit_code
-    except click.ClickException as exc:
-        exc.show()
+    except _BadCommandLine as exc:
+        exc.show()  # type: ignore[attr-defined]
         return UsageError.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("gputap: interrupted\n")
         return 130
     except BrokenPipeError:

@@ -231,7 +231,8 @@ def _open(tapped: Sequence[_Tapped], plan: Plan) -> None:
 
 def _counters(memory: AgentMemory) -> dict[str, int]:
     """The agent's counters, which run on from window to window."""
-    counters = {name: memory.get(name) for name in ("armed_events", "boundaries", "bursts")}
+    names = ("armed_events", "boundaries", "bursts", "recorded_ticks")
+    counters = {name: memory.get(name) for name in names}
     return counters | {cause.name: count for cause, count in memory.dropped().items()}
 
 
@@ -335,7 +336,7 @@ def _manifest(one: _Tapped) -> RankManifest:
     reasons = one.tap.reasons
     if one.gone:
         reasons = (*reasons, f"the target went before the window's end: {one.gone}")
-    recorded = _span(one, memory.get("recorded_ticks"))
+    recorded = _span(one, _since(one, "recorded_ticks"))
     return replace(
         one.manifest,
         level_reasons=reasons,

@@ -103,11 +103,8 @@ def _places(thread: Track) -> tuple[_Places | None, str]:
     key[~known] = key[np.maximum.accumulate(np.where(known, np.arange(len(rows)), 0))][~known]
     visit = np.cumsum(np.diff(key, prepend=-2) != 0)
     children = {c for p, n in zip(paths, names, strict=True) if n == root for c in _child(p)}
-    breaks = _breaks(thread, rows)
-    return (
-        _Places(rows[inside], rank[inside], visit[inside], breaks[inside], len(children)),
-        "module",
-    )
+    breaks = _breaks(thread, rows, inside)
+    return _Places(rows[inside], rank[inside], visit[inside], breaks, len(children)), "module"
 
 
 def _user_code(
@@ -120,7 +117,7 @@ def _user_code(
 ) -> _Places:
     rank = np.array(ranks(stacks, first.tolist()), np.int64)[inverse]
     visit = np.zeros(int(mine.sum()), np.int64)
-    return _Places(rows[mine], rank[mine], visit, _breaks(thread, rows)[mine], 0)
+    return _Places(rows[mine], rank[mine], visit, _breaks(thread, rows, mine), 0)
 
 
 def _root(stack: tuple[Frame, ...]) -> int:
@@ -140,16 +137,19 @@ def _heaviest(names: list[str | None], time: list[float]) -> str | None:
     return max(total, key=lambda name: total[name]) if total else None
 
 
-def _breaks(thread: Track, rows: Index) -> Mask:
-    """Before which operators recording was off: the longest pauses, one fewer than bursts."""
+def _breaks(thread: Track, rows: Index, mine: Mask) -> Mask:
+    """Before which of some operators recording was off.
+
+    These are the longest pauses between any operators, one fewer than bursts.
+    """
     found = np.zeros(len(rows), np.bool_)
     bursts = thread.data.bursts
     if thread.data.mode != "bursts" or bursts < 2 or len(rows) < 2:
-        return found
+        return found[mine]
     events = thread.data.events
     pause = events.start[rows][1:] - events.end[rows][:-1]
     found[1 + np.argsort(-pause, kind="stable")[: bursts - 1]] = True
-    return found
+    return np.diff(np.cumsum(found)[mine], prepend=0) > 0
 
 
 def _returns(places: _Places) -> Mask:

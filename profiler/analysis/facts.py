@@ -38,6 +38,9 @@ class RankFacts:
     optimizers: tuple[str, ...]
     """Classes of the optimizers seen."""
     collectives: pa.Table
+    reads: tuple[int, int]
+    """Values that the program read back in whole recorded steps (`.item()`), and the time it took.
+    What the optimizer and the DataLoader read for themselves is left out."""
 
     @property
     def rank(self) -> int:

@@ -67,6 +67,12 @@ class Stacks:
             self.cache[stack_id] = tuple(made)
         return self.cache[stack_id]
 
+    def module_classes(self) -> dict[str, str]:
+        """Class of every module that is called in some stack."""
+        names, classes = self.columns[3], self.columns[4]
+        pairs = dict.fromkeys(zip(names, classes, strict=True))
+        return {name: kind for name, kind in pairs if name is not None and kind is not None}
+
 
 NO_STACKS: Final = Stacks({}, ([], [], [], [], []))
 

@@ -26,7 +26,7 @@ class ModuleTotal:
 
 
 def module_totals(data: RankData, place: Attribution, chosen: Mask) -> list[ModuleTotal]:
-    """Self time of the chosen events by innermost module."""
+    """Self time of the chosen events by innermost module; modules around them with none."""
     events = data.events
     rows = np.flatnonzero(chosen & events.of_kind(*KINDS) & (place.module >= 0))
     module, own, backward = place.module[rows], data.nesting.self_ns[rows], place.backward[rows]
@@ -37,7 +37,7 @@ def module_totals(data: RankData, place: Attribution, chosen: Mask) -> list[Modu
     classes = np.full(size, -1, np.int32)
     known = (events.module >= 0) & (events.module_class >= 0)
     classes[events.module[known]] = events.module_class[known]
-    return [
+    totals = [
         ModuleTotal(
             name=events.modules[code],
             module_class=events.module_classes[classes[code]] if classes[code] >= 0 else "",
@@ -47,6 +47,10 @@ def module_totals(data: RankData, place: Attribution, chosen: Mask) -> list[Modu
         )
         for code in np.flatnonzero(count).tolist()
     ]
+    seen = {t.name for t in totals}
+    above = {a for name in seen for a in _ancestors(name)} - seen
+    named = data.stacks.module_classes()
+    return totals + [ModuleTotal(name, named[name], 0, 0, 0) for name in above & named.keys()]
 
 
 def merge_modules(ranks: Sequence[Sequence[ModuleTotal]], base_ns: int) -> tuple[Module, ...]:

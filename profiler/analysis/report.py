@@ -25,6 +25,7 @@ from gputap.profiler.analysis.modules import ModuleTotal, merge_modules, module_
 from gputap.profiler.analysis.operators import OpTotal, merge_operators, operator_totals
 from gputap.profiler.analysis.overhead import overhead
 from gputap.profiler.analysis.phases import StepPhases, step_phases
+from gputap.profiler.analysis.reads import read_backs
 from gputap.profiler.analysis.steps import Cuts, cut_steps
 from gputap.profiler.analysis.track import OPTIMIZER_STEP, Track
 from gputap.profiler.manifest import RankManifest
@@ -106,6 +107,7 @@ def analyse_rank(data: RankData, manifest: RankManifest) -> RankResult:
         compiles=compilations(data),
         optimizers=_optimizers(data),
         collectives=collectives,
+        reads=read_backs(thread, cuts),
     )
     modules = module_totals(data, place, chosen)
     return RankResult(facts, modules, base_ns, _step_table(cuts, phases), collectives)

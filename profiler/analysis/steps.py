@@ -163,7 +163,7 @@ def _gated(thread: Track, cuts: Cuts) -> Cuts:
     long = ~cuts.recorded & (duration > _LONG * usual)
     bursts = int(np.sum(np.diff(cuts.recorded.astype(np.int8)) == 1))
     window = thread.data.window[1] - thread.data.window[0]
-    gated = usual < _SHORT_NS and 2 * long.sum() >= bursts
+    gated = usual < _SHORT_NS and bursts <= 2 * long.sum() <= 3 * bursts + 2
     if seen_ns is not None:
         gated = seen_ns < 0.98 * window
     return replace(cuts, whole=cuts.whole & ~long) if gated else cuts
@@ -232,7 +232,9 @@ def _usual_items(thread: Track, cuts: Cuts) -> int | None:
     like = cuts.recorded & (counts > 0)
     like[0] = False
     calls = thread.optimizer
-    if like.any() and np.all(containing(events.start[rows[first[like]]], calls.start, calls.end) >= 0):
+    if like.any() and np.all(
+        containing(events.start[rows[first[like]]], calls.start, calls.end) >= 0
+    ):
         return int(calls.start[0])  # all of a step happens in the optimizer's closure
     if not like.any() or counts[0] < (usual := int(np.min(counts[like]))):
         return None
@@ -293,8 +295,8 @@ def _joined_loads(thread: Track, marks: Scopes) -> Mask:
     if np.all(idle == recorded):
         idle = np.zeros(len(low), np.bool_)
     if not np.any(idle) and len(gap):
-        idle = ~recorded & np.asarray(gap * 20 < np.median(gap))
-        return idle
+        short: Mask = ~recorded & np.asarray(gap * 20 < np.median(gap))
+        return short
     return _by_analogy(gap, recorded, idle)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from gputap.profiler.analysis.facts import Facts, RankFacts
 from gputap.profiler.analysis.model import Finding, Severity
 from gputap.profiler.analysis.operators import OpTotal
+from gputap.profiler.analysis.reads import AROUND, READ
 from gputap.profiler.analysis.rules.common import (
     Answer,
     ms,
@@ -20,7 +21,7 @@ from gputap.profiler.analysis.rules.common import (
     worst,
 )
 
-SYNCS: Final = frozenset({"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero"})
+SYNCS: Final = AROUND | {READ}
 COPIES: Final = frozenset({"aten::copy_", "aten::_to_copy", "aten::contiguous", "aten::clone"})
 
 
@@ -104,9 +105,7 @@ def sync_calls(facts: Facts, policy: HostPolicy = HostPolicy()) -> Answer:
     for rank in _first(facts):
         found = [o for o in rank.operators if o.name in SYNCS]
         steps = int(rank.full.sum())
-        waits = [o for o in found if o.name == "aten::_local_scalar_dense"] or found
-        count = sum(o.count for o in waits) / steps
-        spent = sum(o.self_ns for o in found) // steps
+        count, spent = rank.reads[0] / steps, rank.reads[1] // steps
         step = rank.mean(rank.duration_ns, rank.full)
         if count < policy.min_syncs_per_step and spent < policy.sync_share * step:
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from gputap.profiler.analysis.rules.common import (
     where,
     worst,
 )
+
+_REST: Final = "Python between the phases"
+_UNSEEN: Final = "forward, backward or Python"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +153,13 @@ def _excess(rank: RankFacts, policy: PausePolicy) -> tuple[float, Mask]:
 def _cause(rank: RankFacts, slow: Mask) -> tuple[str, float]:
     """The phase that grew most in the slow steps, and its part of the growth."""
     usual = _alike(rank) & ~slow
+    recorded = bool(rank.cuts.recorded[slow].all())
     phases = {
         "data wait": rank.phases.data_wait_ns,
         "forward": rank.phases.forward_ns,
         "backward": rank.phases.backward_ns,
         "optimizer": rank.phases.optimizer_ns,
-        "Python between the phases": rank.phases.other_ns,
+        _REST if recorded else _UNSEEN: rank.phases.other_ns,
     }
     growth = {
         name: float(np.mean(ns[slow])) - float(np.median(ns[usual])) for name, ns in phases.items()
@@ -172,8 +177,8 @@ def _jitter_advice(cause: str) -> str:
         "data wait": "Raise num_workers or prefetch_factor: the loader is fast enough on average "
         "but not always.",
         "garbage collection": "Run gc.collect at fixed steps instead of whenever it comes.",
-        "Python between the phases": "Look at what runs every n steps: logging, checkpoints, "
-        "evaluation.",
+        _REST: "Look at what runs every n steps: logging, checkpoints, evaluation.",
+        _UNSEEN: "Capture with --full to see which: the slow steps' operators were not recorded.",
     }.get(
         cause,
         "Compare a slow step with a usual one on the timeline; shapes that change are "

@@ -75,6 +75,7 @@ def test_backward_belongs_to_the_module_of_its_forward_operator() -> None:
     assert tree["b"].self_forward_ns == 0
     assert tree[""].total_ns == 390
     assert list(tree) == ["", "a", "b", "b.inner"]
+    assert [m.module_class for m in tree.values()] == ["Net", "Linear", "", "Linear"]
 
 
 def test_top_source_is_the_users_line() -> None:
