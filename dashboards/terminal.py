@@ -309,9 +309,9 @@ def _tail(page: _Page, report: Report, paths: Sequence[str | Path]) -> None:
         rest="  ",
         style="bold yellow" if cost.lost else "",
     )
-    for gap in report.abstained:
+    for reason, questions in view.abstentions(report):
         page.paragraph(
-            f"Abstained: {text.label(gap.rule)}: {text.clean(gap.reason)}", rest="  ", style="dim"
+            f"Abstained: {', '.join(questions)}: {text.clean(reason)}", rest="  ", style="dim"
         )
     for path in paths:
         page.write(f"wrote {text.clean(path)}")

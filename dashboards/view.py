@@ -200,6 +200,14 @@ def headline(report: Report) -> str:
     return said + "."
 
 
+def abstentions(report: Report) -> list[tuple[str, list[str]]]:
+    """Each reason for not answering, and the questions that it leaves open."""
+    by_reason: dict[str, list[str]] = {}
+    for gap in report.abstained:
+        by_reason.setdefault(gap.reason, []).append(text.label(gap.rule))
+    return list(by_reason.items())
+
+
 def _no_steps(report: Report) -> str:
     events = sum(rank.overhead.events for rank in report.ranks)
     return f"No step was found in {text.plural(events, 'event')}; the operators are listed below."

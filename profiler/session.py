@@ -163,7 +163,8 @@ def _together(taps: Sequence[Tap], action: Callable[[Tap], None]) -> None:
 
 def _job(taps: Sequence[Tap]) -> str:
     named = next((str(t.description["job"]) for t in taps if t.description.get("job")), "")
-    return named or f"pid-{taps[0].pid}"
+    # A process without a job's name is a job of its own at each capture: traces must not mix.
+    return named or f"pid-{taps[0].pid}-{time.strftime('%Y%m%dT%H%M%S')}"
 
 
 def ranks_of(descriptions: Sequence[Mapping[str, Any]]) -> list[int]:

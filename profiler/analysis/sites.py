@@ -17,6 +17,7 @@ from gputap.profiler.analysis.track import Scopes
 Site = tuple[str, tuple[Frame, ...]]
 
 _LONGEST_CYCLE = 16
+_FEW = 4
 
 
 def labels(data: RankData, scopes: Scopes) -> npt.NDArray[np.int64]:
@@ -25,11 +26,19 @@ def labels(data: RankData, scopes: Scopes) -> npt.NDArray[np.int64]:
 
 
 def rare(label: Ints, step: Ints, steps: int) -> Ints:
-    """Labels seen in at most half of the steps, where another one is seen in more than half."""
+    """Labels seen in at most half of the steps.
+
+    Where none is seen in more than half, those that come several times wherever they are seen.
+    """
     pairs = np.unique(np.stack([label, step]), axis=1)
-    found, seen = np.unique(pairs[0], return_counts=True)
+    found, seen, times = (
+        *np.unique(pairs[0], return_counts=True),
+        np.unique(label, return_counts=True)[1],
+    )
     usual = seen * 2 > steps
-    return found[~usual] if usual.any() else found[:0]
+    if usual.any():
+        return found[~usual]
+    return found[times >= 2 * seen] if steps >= _FEW else found[:0]
 
 
 def continues(data: RankData, marks: Scopes, joined: Mask) -> Mask:
@@ -45,7 +54,7 @@ def continues(data: RankData, marks: Scopes, joined: Mask) -> Mask:
     unordered = np.zeros(len(result), np.bool_)
     for a, b in {*zip(before[free].tolist(), after[free].tolist(), strict=True)}:
         pair = free & (before == a) & (after == b)
-        down = _further_down(places[a], places[b])
+        down = further_down(places[a][1], places[b][1])
         if down is None:
             unordered |= pair
         elif down and 2 * pair.sum() >= min((label == a).sum(), (label == b).sum()):
@@ -82,9 +91,9 @@ def _sites(data: RankData, scopes: Scopes) -> tuple[npt.NDArray[np.int64], list[
     return np.array(table, np.int64)[inverse], list(places)
 
 
-def _further_down(a: Site, b: Site) -> bool | None:
+def further_down(a: tuple[Frame, ...], b: tuple[Frame, ...]) -> bool | None:
     """Whether `b` stands below `a` in the innermost code they share; None if they share none."""
-    for one, other in zip(reversed(a[1]), reversed(b[1]), strict=False):
+    for one, other in zip(reversed(a), reversed(b), strict=False):
         if one == other:
             continue
         if (one.function, one.file) != (other.function, other.file):

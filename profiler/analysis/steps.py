@@ -19,7 +19,8 @@ import numpy as np
 
 from gputap.profiler.analysis import sites
 from gputap.profiler.analysis.calls import Calls, find_calls
-from gputap.profiler.analysis.intervals import Ints, Mask, containing
+from gputap.profiler.analysis.edges import first_begins, last_ends
+from gputap.profiler.analysis.intervals import Ints, Mask
 from gputap.profiler.analysis.load import RankData
 from gputap.profiler.analysis.track import (
     LOADER,
@@ -90,7 +91,8 @@ def _by_optimizer(thread: Track) -> Cuts:
     cuts = replace(cuts, recorded=_all_recorded(thread, marks.end, cuts))
     cuts = _gated(thread, cuts)
     cuts = _without_evaluation(thread, cuts)
-    cuts = _first_whole(thread, cuts)
+    begin = first_begins(thread, cuts.start, cuts.end, cuts.recorded)
+    cuts = _whole_from(cuts, begin)
     return _with_tail(thread, cuts, int(ends[-1]), max(high, int(ends[-1])))
 
 
@@ -172,8 +174,8 @@ def _gated(thread: Track, cuts: Cuts) -> Cuts:
 def _without_evaluation(thread: Track, cuts: Cuts) -> Cuts:
     """Begin a step after the evaluation loop that ran before it, if one did.
 
-    An evaluation loop is a loader, seen in at most half of the steps, beside one that is seen in
-    more than half of them.
+    An evaluation loop is a loader that is seen in at most half of the steps, beside one that is
+    seen in more than half of them, or several times wherever it is seen.
     """
     loads = thread.loader
     if not len(loads):
@@ -194,74 +196,6 @@ def _without_evaluation(thread: Track, cuts: Cuts) -> Cuts:
     return replace(cuts, start=start)
 
 
-def _first_whole(thread: Track, cuts: Cuts) -> Cuts:
-    """Find out whether the window caught the first step from its beginning.
-
-    It did if the step begins as the others do: with as many waits for a batch or, without a
-    loader, with as many items, of which the first is the usual one.
-    """
-    if len(cuts) < 2:
-        return cuts
-    begin = _usual_waits(thread, cuts)
-    if begin is None:
-        begin = _usual_items(thread, cuts)
-    if begin is None:
-        return cuts
-    start, whole = cuts.start.copy(), cuts.whole.copy()
-    start[0], whole[0] = max(int(start[0]), begin), True
-    return replace(cuts, start=start, whole=whole)
-
-
-def _usual_waits(thread: Track, cuts: Cuts) -> int | None:
-    loads = thread.loader
-    counts = count_between(loads.start, cuts.start, cuts.end)
-    usual = int(np.median(counts[1:]))
-    if usual == 0 or counts[0] < usual:
-        return None
-    last = int(np.searchsorted(loads.start, cuts.end[0]))
-    return int(loads.start[last - usual])
-
-
-def _usual_items(thread: Track, cuts: Cuts) -> int | None:
-    """Start of the first step if its items are those of a usual one. Needs recorded steps."""
-    events, rows = thread.data.events, thread.work
-    if len(thread.loader) or not (cuts.recorded[0] and cuts.recorded[1:].any()):
-        return None
-    first = np.searchsorted(events.start[rows], cuts.start)
-    counts = np.searchsorted(events.start[rows], cuts.end) - first
-    like = cuts.recorded & (counts > 0)
-    like[0] = False
-    calls = thread.optimizer
-    if like.any() and np.all(
-        containing(events.start[rows[first[like]]], calls.start, calls.end) >= 0
-    ):
-        return int(calls.start[0])  # all of a step happens in the optimizer's closure
-    if not like.any() or counts[0] < (usual := int(np.min(counts[like]))):
-        return None
-    opening = rows[first[like]]
-    key = events.name[opening].astype(np.int64) * (1 << 31) + events.stack_id[opening]
-    tried = rows[first[0] + np.arange(int(counts[0]) - usual, -1, -1)]
-    mine = events.name[tried].astype(np.int64) * (1 << 31) + events.stack_id[tried]
-    hits = np.flatnonzero(np.isin(mine, key))
-    if not len(hits):
-        return None
-    return _with_zero_grad(thread, int(tried[hits[0]]), int(cuts.start[0]))
-
-
-def _with_zero_grad(thread: Track, row: int, earliest: int) -> int:
-    """Start of the item, of the optimizer call around it, or of the `zero_grad` right before it."""
-    events = thread.data.events
-    start = int(events.start[row])
-    around = containing(np.array([start]), thread.optimizer.start, thread.optimizer.end)
-    if around[0] >= 0:
-        return int(thread.optimizer.start[around[0]])
-    at = int(np.searchsorted(thread.work, row))
-    previous = int(events.end[thread.work[at - 1]]) if at else earliest
-    scopes = thread.zero_grad
-    before = scopes.start[(scopes.start >= max(previous, earliest)) & (scopes.end <= start)]
-    return int(before[0]) if len(before) else start
-
-
 # ---------------------------------------------------------------------------------- loader
 
 
@@ -277,6 +211,8 @@ def _by_loader(thread: Track) -> Cuts:
         cuts = replace(cuts, recorded=recorded, whole=np.ones(len(cuts), np.bool_))
         cuts = _gated(thread, cuts)
     cuts = _with_tail(thread, cuts, int(starts[-1]), max(high, int(marks.end[-1])))
+    if len(cuts) > len(starts) - 1:
+        cuts = _whole_to(cuts, last_ends(thread, cuts.start, cuts.end, cuts.recorded))
     return _with_head(thread, cuts, low)
 
 
@@ -331,6 +267,24 @@ def _cuts(thread: Track, start: Ints, end: Ints, boundary: str) -> Cuts:
     whole[:1] = False
     recorded = np.full(len(start), thread.data.mode == "full")
     return Cuts(start, end, whole, recorded, thread.tid, boundary)
+
+
+def _whole_from(cuts: Cuts, begin: int | None) -> Cuts:
+    """The first step is whole, and begins then."""
+    if begin is None:
+        return cuts
+    start, whole = cuts.start.copy(), cuts.whole.copy()
+    start[0], whole[0] = max(int(start[0]), begin), True
+    return replace(cuts, start=start, whole=whole)
+
+
+def _whole_to(cuts: Cuts, end: int | None) -> Cuts:
+    """The last step is whole and recorded, and ends then."""
+    if end is None:
+        return cuts
+    ends, whole, recorded = cuts.end.copy(), cuts.whole.copy(), cuts.recorded.copy()
+    ends[-1], whole[-1], recorded[-1] = end, True, True
+    return replace(cuts, end=ends, whole=whole, recorded=recorded)
 
 
 def _with_tail(thread: Track, cuts: Cuts, start: int, end: int) -> Cuts:

@@ -120,7 +120,7 @@ PARTS = st.lists(st.tuples(WORDS, st.integers(1, 9), st.integers(0, 5)), max_siz
 
 
 @settings(max_examples=120, deadline=None)
-@given(st.lists(PARTS, min_size=2, max_size=5))
+@given(st.lists(PARTS, min_size=2, max_size=3))
 def test_phases_are_those_of_the_reference(steps: list[list[tuple[str, int, int]]]) -> None:
     script = Script().item("step", 10)
     expected = []

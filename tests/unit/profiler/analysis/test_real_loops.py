@@ -187,6 +187,46 @@ def test_evaluation_between_steps_is_no_step_and_in_none() -> None:
     assert np.flatnonzero(between > 0).tolist() == [3, 7]
 
 
+def test_evaluation_is_told_apart_though_training_has_no_loader() -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+
+    def body() -> None:
+        held_out = loader(20)
+        for i in range(12):
+            train(model, optimizer, torch.randn(4, 8))
+            if i % 4 == 3:
+                with torch.no_grad():
+                    for (y,) in held_out:
+                        model(y)
+
+    cuts, phases = watched(body, model)
+    assert int(cuts.whole.sum()) == 12
+    assert phases.data_wait_ns[cuts.whole].sum() == 0
+
+
+def test_logging_after_the_step_does_not_hide_that_the_first_is_whole() -> None:
+    model = mlp()
+    optimizer = torch.optim.Adam(model.parameters())
+
+    def body() -> None:
+        torch.randn(3)
+        for _ in range(5):
+            x = torch.randn(4, 8)
+            optimizer.zero_grad()
+            loss = model(x).sum()
+            loss.backward()
+            optimizer.step()
+            loss.item()
+
+    tape = record(body, model)
+    cuts, _ = judged(tape.data())
+    assert cuts.whole.tolist() == [True] * 5 + [False] * (len(cuts) - 5)
+    late = int(cuts.start[0] + (cuts.end[0] - cuts.start[0]) // 2)
+    partial = Tape([r for r in tape.rows if r["start_ns"] > late], tape.stack_ids, tape.main_tid)
+    assert judged(partial.data())[0].whole.tolist()[:5] == [False] + [True] * 4
+
+
 def test_compiled_model_keeps_its_steps() -> None:
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
