@@ -27,6 +27,7 @@ from gputap.profiler.parts import (
     part_paths,
     table_named,
 )
+from gputap.profiler.schema import EventFlag
 
 if TYPE_CHECKING:
     import duckdb
@@ -174,7 +175,7 @@ class Capture:
         """A DuckDB connection with one view per table, which reaches no other file.
 
         Views have the partition columns `job`, `host` and `rank` (integer); a table that was not
-        written is an empty view. The connection could write into the capture's own directory:
+        written is an empty view; `events` leaves out what is flagged REDISPATCH. The connection could write into the capture's own directory:
         for SQL typed by people use `query`.
         """
         import duckdb
@@ -339,10 +340,13 @@ def _view(table: schema.Table, paths: list[Path]) -> str:
     if not paths:
         return f"CREATE VIEW {table.name} AS SELECT {select} WHERE false"
     listed = ", ".join(_quoted(str(path)) for path in paths)
+    # One row per call, as torch.profiler counts. The files have every dispatch.
+    bit = int(EventFlag.REDISPATCH)
+    once = f" WHERE coalesce(flags, 0) & {bit} = 0" if table is schema.EVENTS else ""
     return (
         f"CREATE VIEW {table.name} AS SELECT {select} FROM read_parquet([{listed}],"
         " hive_partitioning = true, union_by_name = true,"
-        " hive_types = {'job': VARCHAR, 'host': VARCHAR, 'rank': INTEGER})"
+        f" hive_types = {{'job': VARCHAR, 'host': VARCHAR, 'rank': INTEGER}}){once}"
     )
 
 

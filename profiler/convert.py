@@ -16,7 +16,7 @@ import numpy.typing as npt
 from gputap.profiler import schema
 from gputap.profiler.clock import Clock
 from gputap.profiler.columns import dictionary, numbers, strings
-from gputap.profiler.schema import EventKind
+from gputap.profiler.schema import EventFlag, EventKind
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,13 +82,16 @@ def events_table(threads: dict[int, list[Records]], clock: Clock, names: Names) 
     batches = [
         lookups.batch(records, tid, clock)
         for tid in sorted(threads)
-        for records in _sorted_slices(threads.pop(tid))
+        for records in _sorted_slices(threads.pop(tid), lookups.name.codes)
     ]
     return pa.Table.from_batches(batches, schema=schema.arrow_schema(schema.EVENTS))
 
 
-def _sorted_slices(chunks: list[Records]) -> Iterator[Records]:
-    """One thread's records by start; of two with the same start the longer (outer) one first."""
+def _sorted_slices(chunks: list[Records], name_codes: Codes) -> Iterator[Records]:
+    """One thread's records by start; of two with the same start the longer (outer) one first.
+
+    Marks redispatched calls on the way.
+    """
     raw = [np.ascontiguousarray(chunk).view(_RAW) for chunk in chunks]
     chunks.clear()
     joined = raw[0] if len(raw) == 1 else np.concatenate(raw)
@@ -100,9 +103,37 @@ def _sorted_slices(chunks: list[Records]) -> Iterator[Records]:
     ordered = start[order]
     if (ordered[1:] == ordered[:-1]).any():
         order = np.lexsort((records["depth"], ~records["end_ticks"], start))
-    del start, ordered, records
+    again = redispatched(records, order, name_codes)
+    records["flags"][again] |= np.uint8(EventFlag.REDISPATCH)
+    del start, ordered, records, again
     for at in range(0, len(order), _SLICE):
         yield joined.take(order[at : at + _SLICE]).view(_RECORD)
+
+
+def redispatched(
+    records: Records, order: npt.NDArray[np.intp], name_codes: Codes
+) -> npt.NDArray[np.intp]:
+    """Which of one thread's records are the only child of an event of the same name.
+
+    `order` sorts the records by start; a first child follows its parent. This is what
+    torch.profiler's `events()` calls a duplicate node, `aten::sum` in `aten::sum` for example.
+    """
+    names = name_codes[_known(records["name_id"], len(name_codes))][order]
+    depth = records["depth"][order].astype(np.int32)
+    inner = np.flatnonzero((names[1:] == names[:-1]) & (depth[1:] == depth[:-1] + 1)) + 1
+    if not len(inner):
+        return order[:0]
+    end = records["end_ticks"][order]
+    inner = inner[end[inner] <= end[inner - 1]]
+    start = records["start_ticks"][order]
+    beyond = np.searchsorted(start, end[inner - 1])
+    only = np.ones(len(inner), bool)
+    for level in np.unique(depth[inner]).tolist():
+        at = depth[inner] == level
+        siblings = np.flatnonzero(depth == level)
+        first, last = np.searchsorted(siblings, [inner[at] + 1, beyond[at]])
+        only[at] = last <= first
+    return order[inner[only]]
 
 
 class _Lookups:

@@ -64,6 +64,8 @@ class RankManifest:
     window_end_ns: int | None = None
     recorded_ns: int | None = None
     """Time during which every operator was recorded."""
+    scopes_seen_ns: int | None = None
+    """Time during which user scopes (steps, loader, optimizer) were recorded."""
     events: int = 0
     armed_events: int = 0
     """Events seen while armed but not recorded."""

@@ -61,6 +61,9 @@ class EventFlag(IntEnum):
     """The thread had no Python frames, or they were not readable."""
     NAME_LOST = 4
     """The name did not fit the string table."""
+    REDISPATCH = 8
+    """Only child of an event of the same name: one call that torch dispatched twice. Set when
+    records become rows; torch.profiler's tables leave such events out."""
 
 
 class AgentState(IntEnum):

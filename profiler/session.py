@@ -232,7 +232,7 @@ def _open(tapped: Sequence[_Tapped], plan: Plan) -> None:
 
 def _counters(memory: AgentMemory) -> dict[str, int]:
     """The agent's counters, which run on from window to window."""
-    names = ("armed_events", "boundaries", "bursts", "recorded_ticks")
+    names = ("armed_events", "boundaries", "bursts", "recorded_ticks", "user_ticks")
     counters = {name: memory.get(name) for name in names}
     return counters | {cause.name: count for cause, count in memory.dropped().items()}
 
@@ -352,6 +352,7 @@ def _manifest(one: _Tapped) -> RankManifest:
         window_start_ns=edges[0],
         window_end_ns=edges[1],
         recorded_ns=recorded,
+        scopes_seen_ns=_span(one, _since(one, "user_ticks")),
         events=one.ingest.events,
         armed_events=_since(one, "armed_events"),
         boundaries=_since(one, "boundaries"),

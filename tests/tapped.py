@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -13,9 +14,11 @@ from typing import Any
 from gputap.injectors.library.client import WindowConfig
 from gputap.injectors.tap import FrameworkTap
 from gputap.profiler import session
-from gputap.profiler.schema import CaptureMode
+from gputap.profiler.schema import CaptureMode, EventFlag
 from gputap.profiler.store import Capture
+from tests.workload import Workload
 
+PROFILED = Path(__file__).resolve().parent / "profiled.py"
 GPUTAP = [sys.executable, "-m", "gputap.cli"]
 
 
@@ -66,10 +69,47 @@ def gputap(*arguments: object, timeout_s: float = 90.0) -> subprocess.CompletedP
     )
 
 
-def names_per_step(capture: Capture, rank: int | None = None) -> list[Counter[str]]:
-    """For every whole recorded step: how often each name was recorded in it."""
+def run_all(workload: Workload) -> None:
+    """Let a held workload do its steps."""
+    workload.begin()
+    workload.wait_done()
+
+
+def whole(taken: Capture, rank: int | None = None) -> list[dict[str, object]]:
+    """The steps that lie in the window from end to end."""
+    return [s for s in taken.table("steps", rank=rank).to_pylist() if s["whole"]]
+
+
+def profiler_counts(
+    name: str, python: str | Path = sys.executable
+) -> tuple[Counter[str], Counter[str]]:
+    """What torch.profiler counts in one step of a workload: in its tables, and in its raw trace."""
+    done = subprocess.run(
+        [python, PROFILED, name],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    line = next(row for row in done.stdout.splitlines() if row.startswith("counts "))
+    tables, trace = (
+        Counter({name: count // 3 for name, count in counts.items()})
+        for counts in json.loads(line.removeprefix("counts "))
+    )
+    assert sum(trace.values()) >= sum(tables.values()) > 0
+    return tables, trace
+
+
+def names_per_step(
+    capture: Capture, rank: int | None = None, *, raw: bool = False
+) -> list[Counter[str]]:
+    """For every whole recorded step: how often each name was recorded in it.
+
+    Without `raw`, a call that was dispatched twice under one name counts once.
+    """
     steps = capture.table("steps", rank=rank).to_pylist()
-    events = capture.table("events", ["start_ns", "name", "kind"], rank=rank).to_pylist()
+    events = capture.table("events", ["start_ns", "name", "kind", "flags"], rank=rank).to_pylist()
+    events = [e for e in events if raw or not e["flags"] & EventFlag.REDISPATCH]
     out = []
     for step in steps:
         if not (step["whole"] and step["recorded"]):

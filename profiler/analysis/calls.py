@@ -30,6 +30,8 @@ from gputap.profiler.analysis.track import OPERATOR, Track
 LONGEST_PERIOD: Final = 4096
 """Operators in a call that is found by its period alone."""
 _RARE: Final = 20
+_SHORTEST_OFF_NS: Final = 2_000_000
+"""The agent looks at its budget at most so often."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,7 +142,8 @@ def _heaviest(names: list[str | None], time: list[float]) -> str | None:
 def _breaks(thread: Track, rows: Index, mine: Mask) -> Mask:
     """Before which of some operators recording was off.
 
-    These are the longest pauses between any operators, one fewer than bursts.
+    These are the longest pauses between any operators, one fewer than bursts at most: a burst in
+    which nothing ran leaves no trace.
     """
     found = np.zeros(len(rows), np.bool_)
     bursts = thread.data.bursts
@@ -148,7 +151,8 @@ def _breaks(thread: Track, rows: Index, mine: Mask) -> Mask:
         return found[mine]
     events = thread.data.events
     pause = events.start[rows][1:] - events.end[rows][:-1]
-    found[1 + np.argsort(-pause, kind="stable")[: bursts - 1]] = True
+    longest = np.argsort(-pause, kind="stable")[: bursts - 1]
+    found[1 + longest[pause[longest] >= _SHORTEST_OFF_NS]] = True
     return np.diff(np.cumsum(found)[mine], prepend=0) > 0
 
 

@@ -12,7 +12,7 @@ from gputap.profiler.analysis.attribution import Attribution
 from gputap.profiler.analysis.intervals import Ints, Mask
 from gputap.profiler.analysis.load import Codes, Frame, RankData
 from gputap.profiler.analysis.model import Operator
-from gputap.profiler.schema import EventKind
+from gputap.profiler.schema import EventFlag, EventKind
 
 KINDS: Final = (EventKind.OPERATOR, EventKind.AUTOGRAD, EventKind.TORCHSCRIPT)
 _DETAILED: Final = 200
@@ -35,7 +35,10 @@ class OpTotal:
 
 
 def operator_totals(data: RankData, place: Attribution, chosen: Mask) -> list[OpTotal]:
-    """Totals of the chosen events. A name inside itself counts once in the total time."""
+    """Totals of the chosen events. A name inside itself counts once in the total time.
+
+    A call that torch dispatched twice under one name counts once, as in torch.profiler's tables.
+    """
     events, nesting = data.events, data.nesting
     rows = np.flatnonzero(chosen & events.of_kind(*KINDS) & (events.name >= 0))
     if not len(rows):
@@ -45,7 +48,8 @@ def operator_totals(data: RankData, place: Attribution, chosen: Mask) -> list[Op
     recursive = (parent >= 0) & (events.name[parent] == name)
     length = np.where(recursive, 0, events.end[rows] - events.start[rows])
     size = len(events.names)
-    count = np.bincount(name, minlength=size)
+    again = (events.flags[rows] & np.int8(EventFlag.REDISPATCH)) != 0
+    count = np.bincount(name[~again], minlength=size)
     total = np.bincount(name, weights=length, minlength=size).astype(np.int64)
     self_ns = np.bincount(name, weights=own, minlength=size).astype(np.int64)
     kind = np.zeros(size, np.int8)

@@ -17,7 +17,7 @@ from gputap.profiler.analysis.track import Scopes
 Site = tuple[str, tuple[Frame, ...]]
 
 _LONGEST_CYCLE = 16
-_FEW = 4
+_FEW = 6
 
 
 def labels(data: RankData, scopes: Scopes) -> npt.NDArray[np.int64]:

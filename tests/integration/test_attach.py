@@ -2,48 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import threading
-from collections import Counter
 from pathlib import Path
 
 import pytest
+
 from gputap.profiler.analysis.report import analyse
 from gputap.profiler.schema import CaptureMode
-from gputap.profiler.store import Capture
-
-from tests.tapped import capture, names_per_step
+from tests.tapped import capture, names_per_step, profiler_counts, run_all, whole
 from tests.workload import Workload
 
 STEPS = 20
-PROFILED = Path(__file__).resolve().parents[1] / "profiled.py"
-
-
-def run_all(workload: Workload) -> None:
-    """Let a held workload do its steps."""
-    workload.begin()
-    workload.wait_done()
-
-
-def whole(taken: Capture, rank: int | None = None) -> list[dict[str, object]]:
-    return [s for s in taken.table("steps", rank=rank).to_pylist() if s["whole"]]
-
-
-def profiler_counts(name: str) -> Counter[str]:
-    """What torch.profiler counts in one step of a workload."""
-    done = subprocess.run(
-        [sys.executable, str(PROFILED), name],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    line = next(row for row in done.stdout.splitlines() if row.startswith("counts "))
-    counts = json.loads(line.removeprefix("counts "))
-    assert all(count % 3 == 0 for count in counts.values())
-    return Counter({name: count // 3 for name, count in counts.items()})
 
 
 @pytest.mark.parametrize("name", ["mlp", "transformer", "accumulate", "gan", "infer_loader"])
@@ -53,10 +22,21 @@ def test_operators_and_steps_equal_torch_profiler_s(name: str, tmp_path: Path) -
         workload.stop()
     assert len(whole(taken)) == STEPS
     assert taken.manifest.ranks[0].dropped == {}
-    expected = profiler_counts(name)
+    tables, trace = profiler_counts(name)
     # The first steps create optimizer state; the window's edge cuts the last loader call off.
     for counts in names_per_step(taken)[3:-1]:
-        assert counts == expected
+        assert counts == tables
+    for counts in names_per_step(taken, raw=True)[3:-1]:
+        assert counts == trace
+    counted = {
+        row["name"]: row["n"]
+        for row in taken.query(
+            "SELECT e.name, count(*) AS n FROM events e JOIN steps s"
+            " ON e.start_ns >= s.start_ns AND e.start_ns < s.start_ns + s.duration_ns"
+            " WHERE s.step = 10 AND e.kind <> 'gc' GROUP BY 1"
+        ).to_pylist()
+    }
+    assert counted == tables
 
 
 @pytest.mark.parametrize("name", ["slow_loader", "infer", "eval_between"])

@@ -26,6 +26,7 @@ enum gputap_event_flag {
   GPUTAP_EVENT_FLAG_ASYNC_END = 1,
   GPUTAP_EVENT_FLAG_NO_STACK = 2,
   GPUTAP_EVENT_FLAG_NAME_LOST = 4,
+  GPUTAP_EVENT_FLAG_REDISPATCH = 8,
 };
 
 enum gputap_agent_state {

@@ -151,7 +151,7 @@ def optimizer_facts(optimizer):
 
 
 def scan(found):
-    """Loaders and optimizers that live long. Types are asked, never the objects' own code."""
+    """Loaders and optimizers. Types are asked, never the objects' own code."""
     wanted = []
     for module, name, key, facts in (
         ("torch.utils.data.dataloader", "DataLoader", "loaders", loader_facts),
@@ -162,16 +162,17 @@ def scan(found):
         if isinstance(kind, type):
             wanted.append((kind, key, facts))
             found[key] = []
-    if not wanted:
-        return
-    look_through(found, wanted)
-
-
-def look_through(found, wanted):
-    bases = tuple(w[0] for w in wanted)
     until = time.monotonic() + DEADLINE_S
+    # Oldest first: a loop that makes few objects may leave its optimizer young for hours.
+    for generation in (2, 1, 0):
+        if not all(found[key] for _, key, _ in wanted):
+            look_through(found, wanted, generation, until)
+
+
+def look_through(found, wanted, generation, until):
+    bases = tuple(w[0] for w in wanted)
     known = {}
-    for at, thing in enumerate(gc.get_objects(generation=2)):
+    for at, thing in enumerate(gc.get_objects(generation=generation)):
         if not at % 20000:
             time.sleep(0)
             if time.monotonic() > until:

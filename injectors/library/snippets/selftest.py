@@ -55,9 +55,13 @@ def backward_is_harmless(torch):
     return TRAINS or has_autograd_threads()
 
 
-def user_hooks(torch):
-    asked = getattr(sys.modules.get("torch.nn.modules.module"), "_has_any_global_hook", None)
-    return asked is None or bool(asked())
+def user_hooks():
+    held = vars(sys.modules["torch.nn.modules.module"])
+    if "_has_any_global_hook" in held:
+        return bool(held["_has_any_global_hook"]())
+    # torch 2.0 has no such function
+    names = ["_global_%s_hooks" % n for n in "backward_pre backward forward forward_pre".split()]
+    return not all(name in held for name in names) or any(held[name] for name in names)
 
 
 def run():
@@ -69,7 +73,7 @@ def run():
     with torch.enable_grad():
         left = torch.ones((3, 5), requires_grad=True, **like)
         right = torch.ones((5, 2), requires_grad=True, **like)
-        if user_hooks(torch):
+        if user_hooks():
             said["module"] = 0
             module = lambda x: x.mm(right)  # noqa: E731
         else:
