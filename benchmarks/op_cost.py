@@ -25,11 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+
 from gputap.injectors.library.client import AgentClient, WindowConfig
 from gputap.injectors.library.layouts import cpython
 from gputap.injectors.library.layouts.torch import choose
 from gputap.profiler.schema import CaptureMode
-from torch import nn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -102,7 +103,9 @@ def profiler(**options: Any) -> Switch:
     running: list[Any] = []
 
     def on() -> None:
-        running.append(torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], **options))
+        running.append(
+            torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], **options)
+        )
         running[-1].start()
 
     return on, lambda: running.pop().stop()

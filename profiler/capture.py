@@ -175,7 +175,8 @@ class Capture:
         """A DuckDB connection with one view per table, which reaches no other file.
 
         Views have the partition columns `job`, `host` and `rank` (integer); a table that was not
-        written is an empty view; `events` leaves out what is flagged REDISPATCH. The connection could write into the capture's own directory:
+        written is an empty view; `events` leaves out what is flagged REDISPATCH. The connection
+        could write into the capture's own directory:
         for SQL typed by people use `query`.
         """
         import duckdb

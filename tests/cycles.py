@@ -20,7 +20,6 @@ from gputap.injectors.tap import FrameworkTap
 from gputap.profiler import session
 from gputap.profiler.schema import CaptureMode
 from gputap.profiler.store import Capture
-
 from tests.workload import Workload, descendants
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -18,6 +18,7 @@ from gputap.profiler import schema
 from gputap.profiler.analysis.intervals import Ints, Mask, Union, containing, outermost, union
 from gputap.profiler.analysis.load import ARRAYS, LISTS, Events, RankData
 from gputap.profiler.analysis.model import Collective
+from gputap.profiler.analysis.recorder import entries, match
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -84,8 +85,14 @@ def collectives(data: RankData) -> Events:
     return found.take(np.argsort(found.start, kind="stable"))
 
 
-def collective_rows(data: RankData, cuts: Cuts, *, world_size: int | None = None) -> pa.Table:
-    """Rows of `schema.COLLECTIVES` for one rank. `seq` counts from the window's start."""
+def collective_rows(
+    data: RankData, cuts: Cuts, *, world_size: int | None = None, recorder: Any = None
+) -> pa.Table:
+    """Rows of `schema.COLLECTIVES` for one rank.
+
+    `recorder` is the flight recorder's answer: it gives group and sequence number. Without it
+    `seq` counts from the window's start and the group is null.
+    """
     import pyarrow as pa
 
     found = collectives(data)
@@ -95,14 +102,16 @@ def collective_rows(data: RankData, cuts: Cuts, *, world_size: int | None = None
     name = found.name.tolist()
     payload = [payloads[c] if c >= 0 else (None, None) for c in found.shapes.tolist()]
     is_work = [labels[c][0] is not None for c in name]
+    known = match(entries(recorder), [found.names[c] for c in name], found.start)
+    order = np.where(found.seq >= 0, found.seq, np.arange(len(found))).tolist()
     columns: dict[str, Any] = {
         "start_ns": found.start,
         "duration_ns": found.end - found.start,
         "tid": found.tid,
         "op": [labels[c][1] for c in name],
         "backend": [labels[c][0] for c in name],
-        "group_name": [None] * len(found),
-        "seq": np.where(found.seq >= 0, found.seq, np.arange(len(found))),
+        "group_name": [entry.group if entry else None for entry in known],
+        "seq": [e.seq if e else n for e, n in zip(known, order, strict=True)],
         "bytes": [p[0] for p in payload],
         "dtype": [p[1] for p in payload],
         "world_size": [world_size] * len(found),

@@ -72,7 +72,7 @@ def load_rank(capture: Capture, rank: RankManifest) -> RankData:
         window=(rank.window_start_ns, rank.window_end_ns),
         mode=rank.mode,
         bursts=rank.bursts,
-        scopes_seen_ns=getattr(rank, "scopes_seen_ns", None),
+        scopes_seen_ns=rank.scopes_seen_ns,
     )
 
 
@@ -94,7 +94,12 @@ def analyse_rank(data: RankData, manifest: RankManifest) -> RankResult:
     chosen, base_ns = _chosen(data, cuts, manifest)
     place = attribute(data, thread.tid)
     totals = operator_totals(data, place, chosen)
-    collectives = collective_rows(data, cuts, world_size=manifest.world_size)
+    collectives = collective_rows(
+        data,
+        cuts,
+        world_size=manifest.world_size,
+        recorder=manifest.target.get("flight_recorder"),
+    )
     gc = data.events.of_kind(EventKind.GC)
     facts = RankFacts(
         summary=_summary(data, manifest, cuts, phases),

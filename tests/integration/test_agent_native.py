@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from gputap.injectors.library.client import AgentClient, SnippetFailed, WindowConfig
 from gputap.profiler.errors import AttachFailed, TargetBusy
 from gputap.profiler.schema import (
@@ -25,7 +26,6 @@ from gputap.profiler.schema import (
     RingState,
     StopReason,
 )
-
 from tests.agent_driver import (
     AGENT,
     PYTHON,

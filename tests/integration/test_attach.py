@@ -60,7 +60,17 @@ def test_two_ranks_of_one_job_with_loader_workers(tmp_path: Path) -> None:
         collectives = taken.table("collectives", rank=rank).to_pylist()
         reduced = [c for c in collectives if c["op"] == "all_reduce"]
         assert len(reduced) >= 2 * STEPS
-        assert {c["backend"] for c in reduced} == {"gloo"}
+        assert {(c["backend"], c["group_name"]) for c in reduced} == {("gloo", "default_pg")}
+        assert all(c["bytes"] and c["dtype"] == "float" for c in reduced)
+    # The same collective has the same number on both ranks, and overlaps itself in time.
+    pairs = taken.query(
+        "SELECT count(*) AS n, bool_and(a.op = b.op AND a.bytes = b.bytes"
+        " AND a.start_ns < b.start_ns + b.duration_ns AND b.start_ns < a.start_ns + a.duration_ns)"
+        " AS same FROM collectives a JOIN collectives b USING (group_name, seq)"
+        " WHERE a.rank = 0 AND b.rank = 1 AND a.op = 'all_reduce'"
+    ).to_pylist()
+    assert pairs[0]["n"] >= 2 * STEPS
+    assert pairs[0]["same"]
     assert analyse(taken).ranks[1].steps_found == STEPS
 
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from gputap.profiler.store import Capture
 
+from gputap.profiler.store import Capture
 from tests.tapped import GPUTAP, gputap
 from tests.workload import Workload
 

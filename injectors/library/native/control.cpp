@@ -9,6 +9,7 @@
 #include "python_frames.h"
 #include "python_run.h"
 #include "record_function.h"
+#include "ring.h"
 #include "session.h"
 #include "shapes.h"
 #include "torch_api.h"
@@ -231,6 +232,7 @@ void round_of_housekeeping(Live *live, int64_t now_ns) {
   g.round_ns = now_ns;
   take_clock_sample(live->header);
   threads_recycle(live);
+  rings_look_after(live);
   window_count(live);
 }
 
@@ -272,7 +274,10 @@ bool turn(Live *live) {
   if (gputap_is_gone(now_ns)) return false;
   add(&header->agent_ticks, 1u);
   if (window_is_due(live)) close_window(live, GPUTAP_STOP_REASON_DEADLINE);
-  if (window_is_open()) bursts_tick(live);
+  if (window_is_open()) {
+    bursts_tick(live);
+    rings_look_after(live);
+  }
   python_turn(header);
   obey(live);
   round_of_housekeeping(live, now_ns);

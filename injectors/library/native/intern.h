@@ -46,7 +46,7 @@ StringRef intern_string(Live *live, const char *text, size_t length, uint64_t ha
 
 inline StringRef intern_cached(Live *live, ThreadState *thread, const char *text, size_t length) {
   uint64_t hash = hash_text(text, length);
-  CachedId *cached = &thread->texts[hash & (kTextCache - 1)];
+  CachedId *cached = &thread->caches.texts[hash & (kTextCache - 1)];
   if (GPUTAP_LIKELY(cached->key == hash)) return {cached->id, cached->extra};
   StringRef ref = intern_string(live, text, length, hash);
   if (ref.id) *cached = {hash, ref.id, ref.name_class};

@@ -234,7 +234,7 @@ uint32_t stack_intern(Live *live, ThreadState *thread) {
     id = stack_write(live, frames);
     if (id) index_set(slot, id, 0);
   }
-  if (id) thread->stacks[frames.hash & (kStackCache - 1)] = {frames.hash, id, 0};
+  if (id) thread->caches.stacks[frames.hash & (kStackCache - 1)] = {frames.hash, id, 0};
   return id;
 }
 

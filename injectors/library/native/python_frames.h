@@ -110,7 +110,7 @@ inline uint32_t stack_id(Live *live, ThreadState *thread) {
   uint64_t hash = stack_hash(live);
   if (hash == 0) return 0;
   if (hash == thread->last_stack_hash) return thread->last_stack_id;
-  CachedId *cached = &thread->stacks[hash & (kStackCache - 1)];
+  CachedId *cached = &thread->caches.stacks[hash & (kStackCache - 1)];
   uint32_t id = cached->id;
   if (GPUTAP_UNLIKELY(cached->key != hash)) id = stack_intern(live, thread);
   thread->last_stack_hash = hash;

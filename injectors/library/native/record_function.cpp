@@ -28,7 +28,7 @@ inline T field(const void *record_function, int32_t offset, T otherwise) {
 // every string that is not empty.
 inline uint32_t schema_name(Live *live, ThreadState *thread, const char *name) {
   uint64_t first = load_word(name), second = load_word(name + 8);
-  NameEntry *entry = &thread->names[((uintptr_t)name >> 4 ^ (uintptr_t)name >> 12) & (kNameCache - 1)];
+  NameEntry *entry = &thread->caches.names[((uintptr_t)name >> 4 ^ (uintptr_t)name >> 12) & (kNameCache - 1)];
   if (GPUTAP_LIKELY(entry->name == name && entry->first == first && entry->second == second))
     return entry->id;
   uint32_t id = intern_cached(live, thread, name, text_length(name, kLongestString)).id;

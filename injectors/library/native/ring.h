@@ -9,6 +9,10 @@ namespace gputap {
 // Claims a ring for the thread. Does nothing if none is free.
 void ring_claim(ThreadState *thread, Live *live, uint32_t torch_tid);
 
+// Control thread: frees the rings of ended threads that have been read, and has the kernel make the
+// pages that will be written next, so that the job's threads do not fault them in.
+void rings_look_after(Live *live);
+
 inline bool ring_is_full(ThreadState *thread) {
   if (GPUTAP_LIKELY(thread->head - thread->cached_tail <= thread->mask)) return false;
   thread->cached_tail = load_acquire(&thread->ring->tail);

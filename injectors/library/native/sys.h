@@ -47,7 +47,7 @@ namespace sys {
 
 constexpr int kProtRead = 1, kProtWrite = 2;
 constexpr int kMapShared = 1, kMapPrivate = 2, kMapAnonymous = 0x20, kMapNoReserve = 0x4000;
-constexpr int kMadvWipeOnFork = 18;
+constexpr int kMadvDontNeed = 4, kMadvWipeOnFork = 18, kMadvPopulateWrite = 23;
 constexpr int kMfdCloexec = 1, kMfdAllowSealing = 2, kMfdNoexecSeal = 8;
 constexpr int kFcntlDupCloexec = 1030, kFcntlAddSeals = 1033, kFcntlOfdGetLock = 36;
 constexpr int kSealSeal = 1, kSealShrink = 2, kSealGrow = 4;

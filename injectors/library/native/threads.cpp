@@ -1,7 +1,5 @@
 #include "threads.h"
 
-#include "ring.h"
-
 namespace gputap {
 
 __thread ThreadState *t_state;
@@ -10,6 +8,8 @@ namespace {
 
 constexpr uint32_t kMostThreads = 8192;
 constexpr uint32_t kRoundsBeforeReuse = 2;
+constexpr uint32_t kLooksPerRound = 256; /* a look is a system call */
+constexpr int64_t kStoreBufferNs = 20000000;
 
 ThreadState *all[kMostThreads];
 uint32_t all_count; /* may pass kMostThreads when threads race for the last place */
@@ -92,10 +92,43 @@ uint32_t free_contexts(ThreadState *thread) {
   return count;
 }
 
+// Makes what every thread has stored so far visible, and orders what it loads from here on.
+void fence_all_threads() {
+  if (has_membarrier && sys::call(sys::kMembarrier, sys::kMembarrierPrivate, 0) == 0) return;
+  // An old kernel, or a filter. No store buffer holds a store for so long.
+  full_fence();
+  sys::sleep_ns(kStoreBufferNs);
+}
+
+// Fresh pages read as zero. Clearing by hand would touch 100 KB for every thread of the job.
+void forget_caches(ThreadState *thread) {
+  thread->last_stack_hash = 0;
+  if (!thread->session) return;
+  if (sys::failed(sys::call(sys::kMadvise, (long)&thread->caches, sizeof(Caches),
+                            sys::kMadvDontNeed)))
+    __builtin_memset(&thread->caches, 0, sizeof(Caches));
+}
+
 void end_ring(ThreadState *thread, Live *live) {
   if (!thread->ring || thread->session != live->session || !live->header) return;
   store_release(&thread->ring->state, GPUTAP_RING_STATE_THREAD_ENDED);
   thread->ring = nullptr;
+}
+
+void look_after(ThreadState *thread, Live *live) {
+  uint32_t pid = (uint32_t)sys::getpid();
+  // A state that the parent of this forked child left is not ours to judge: the thread that forked
+  // still has it, under its old number.
+  if (load_acquire(&thread->taken) != kTaken || thread->pid != pid) return;
+  if (!thread->dead) {
+    if (sys::thread_is_alive((int)pid, (int)thread->tid)) return;
+    store_release(&thread->dead, 1);
+    end_ring(thread, live);
+    return;
+  }
+  // Two looks of the control thread: whoever took the thread for alive is done by then.
+  if (++thread->quiet_rounds < kRoundsBeforeReuse) return;
+  if (free_contexts(thread) == thread->chunks * kChunk) store_release(&thread->taken, kNobodys);
 }
 
 }  // namespace
@@ -125,10 +158,7 @@ void thread_enter_window(ThreadState *thread, Live *live, uint32_t torch_tid) {
   // Also the way of a forked child into a session of its own: its ids are new.
   thread->pid = (uint32_t)sys::getpid();
   thread->tid = (uint32_t)sys::gettid();
-  __builtin_memset(thread->names, 0, sizeof thread->names);
-  __builtin_memset(thread->texts, 0, sizeof thread->texts);
-  __builtin_memset(thread->stacks, 0, sizeof thread->stacks);
-  thread->last_stack_hash = 0;
+  forget_caches(thread);
   thread->session = live->session;
   ring_claim(thread, live, torch_tid);
 }
@@ -157,8 +187,7 @@ ThreadTotals threads_totals() {
 }
 
 bool threads_drain(int64_t timeout_ns) {
-  if (!has_membarrier) return false;
-  if (sys::call(sys::kMembarrier, sys::kMembarrierPrivate, 0) != 0) return false;
+  fence_all_threads();
   int64_t deadline = sys::monotonic_ns() + timeout_ns;
   for (uint32_t i = 0; i < known(); i++) {
     ThreadState *thread = load_acquire(&all[i]);
@@ -188,34 +217,16 @@ uint64_t threads_open_contexts(uint32_t window) {
 }
 
 void threads_recycle(Live *live) {
-  int pid = sys::getpid();
-  for (uint32_t i = 0; i < known(); i++) {
-    ThreadState *thread = load_acquire(&all[i]);
-    // A state that the parent of this forked child left is not ours to judge: the thread that
-    // forked still has it, under its old number.
-    if (!thread || load_acquire(&thread->taken) != kTaken || thread->pid != (uint32_t)pid) continue;
-    if (!thread->dead) {
-      if (sys::thread_is_alive(pid, (int)thread->tid)) continue;
-      store_release(&thread->dead, 1);
-      end_ring(thread, live);
-      continue;
-    }
-    // Two rounds of the control thread: whoever took the thread for alive is done by then.
-    if (++thread->quiet_rounds < kRoundsBeforeReuse) continue;
-    if (free_contexts(thread) == thread->chunks * kChunk) store_release(&thread->taken, kNobodys);
-  }
-  gputap_control_header *header = live->header;
-  for (uint32_t i = 0; i < header->ring_count; i++) {
-    gputap_ring_header *ring = ring_at(header, i);
-    if (load_acquire(&ring->state) == GPUTAP_RING_STATE_THREAD_ENDED &&
-        load(&ring->head) == load_acquire(&ring->tail))
-      store_release(&ring->state, GPUTAP_RING_STATE_FREE);
+  static uint32_t next_place;
+  uint32_t count = known();
+  for (uint32_t i = 0; i < count && i < kLooksPerRound; i++) {
+    next_place = next_place + 1 < count ? next_place + 1 : 0;
+    if (ThreadState *thread = load_acquire(&all[next_place])) look_after(thread, live);
   }
 }
 
-bool threads_prepare() {
+void threads_prepare() {
   has_membarrier = sys::call(sys::kMembarrier, sys::kMembarrierRegisterPrivate, 0) == 0;
-  return has_membarrier;
 }
 
 }  // namespace gputap

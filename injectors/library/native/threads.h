@@ -57,6 +57,12 @@ constexpr uint32_t kNameCache = 1024;
 constexpr uint32_t kTextCache = 512;
 constexpr uint32_t kStackCache = 4096;
 
+struct Caches {
+  NameEntry names[kNameCache];
+  CachedId texts[kTextCache];
+  CachedId stacks[kStackCache];
+};
+
 enum Taken : uint32_t { kNobodys, kBeingTaken, kTaken };
 
 struct alignas(64) ThreadState {
@@ -90,10 +96,10 @@ struct alignas(64) ThreadState {
   alignas(64) uint32_t closed_elsewhere;
   Context *returned;
 
-  alignas(64) NameEntry names[kNameCache];
-  CachedId texts[kTextCache];
-  CachedId stacks[kStackCache];
   Chunk first_chunk;
+
+  // Whole pages, given back to the kernel when a new session makes them stale.
+  alignas(sys::kPage) Caches caches;
 };
 
 extern __thread ThreadState *t_state;
@@ -155,8 +161,8 @@ uint64_t threads_open_contexts(uint32_t window);
 // Marks rings of ended threads, frees them once read, frees the states. Control thread only.
 void threads_recycle(Live *live);
 
-// Registers for membarrier; false if the kernel has none, then nothing is ever unmapped.
-bool threads_prepare();
+// Registers the process for membarrier().
+void threads_prepare();
 
 }  // namespace gputap
 
