@@ -46,7 +46,7 @@ app = typer.Typer(
 
 # BadParameter > UsageError > ClickException: newer typers bring their own click, so the base of
 # all errors in a command line is reached through the class that every typer has.
-_BadCommandLine = typer.BadParameter.__mro__[2]
+_BadCommandLine: type[Any] = typer.BadParameter.__mro__[2]
 
 CaptureArgument = Annotated[
     Path, typer.Argument(metavar="CAPTURE", help="Directory that `gputap attach -o` wrote.")
@@ -565,7 +565,7 @@ def _run(arguments: list[str]) -> int:
         complain(exc)
         return exc.exit_code
     except _BadCommandLine as exc:
-        exc.show()  # type: ignore[attr-defined]
+        exc.show()
         return UsageError.exit_code
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("gputap: interrupted\n")

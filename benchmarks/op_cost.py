@@ -2,8 +2,8 @@
 
 A small-operator loop is the worst case: nearly all of its time is overhead already. Every way is
 measured in every round, next to the bare loop, in CPU time of the thread, and the medians of the
-differences are given: on a busy machine only paired figures mean anything. The floor is a callback that does nothing: that
-part is torch's own.
+differences are given: on a busy machine only paired figures mean anything. The floor is a callback
+that does nothing: that part is torch's own.
 
     python benchmarks/op_cost.py [--rounds 31] [--loop micro|mlp|modules]
 """
@@ -41,15 +41,23 @@ EMPTY_CALLBACK = r"""
 #include <cstdint>
 #include <dlfcn.h>
 struct Pointer { void *p; Pointer() : p(nullptr) {} ~Pointer() {} };
-struct Callback { Pointer (*start)(const void *); void (*end)(const void *, void *); double probability;
-                  bool scopes[10], inputs, outputs, ids; };
+struct Callback {
+  Pointer (*start)(const void *);
+  void (*end)(const void *, void *);
+  double probability;
+  bool scopes[10], inputs, outputs, ids;
+};
 static Pointer start(const void *) { return Pointer(); }
 static void end(const void *, void *) {}
 static uint64_t handle;
-static void *find(const char *name) { return dlsym(dlopen("libtorch_cpu.so", RTLD_LAZY | RTLD_NOLOAD), name); }
+static void *find(const char *name) {
+  return dlsym(dlopen("libtorch_cpu.so", RTLD_LAZY | RTLD_NOLOAD), name);
+}
 extern "C" void empty_add() {
-  Callback c = {start, end, 1.0, {true, true, true, false, false, false, false, true}, false, false, false};
-  handle = ((uint64_t (*)(Callback))find("_ZN2at17addGlobalCallbackENS_22RecordFunctionCallbackE"))(c);
+  Callback c = {start, end, 1.0, {true, true, true}, false, false, false};
+  c.scopes[7] = true;
+  auto add = (uint64_t (*)(Callback))find("_ZN2at17addGlobalCallbackENS_22RecordFunctionCallbackE");
+  handle = add(c);
 }
 extern "C" void empty_remove() { ((void (*)(uint64_t))find("_ZN2at14removeCallbackEm"))(handle); }
 """

@@ -74,6 +74,8 @@ class RankManifest:
     bursts: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     """Lost events by lower-case `DropCause`."""
+    cut: int = 0
+    """Events that were still running when the window closed: not recorded, and not lost either."""
     stop_reason: str = "none"
     """Lower-case name of a `StopReason`."""
     pause_ns: int | None = None

@@ -32,6 +32,9 @@ POLL_S: Final = 0.02
 
 PROGRESS_S: Final = 0.2
 
+_CUT: Final = (DropCause.OPEN_AT_CLOSE, DropCause.LATE_END)
+"""Events that the window's end cut; a late end is the same event again."""
+
 LATE_S: Final = 2.0
 """How long after its end a window may take to report itself closed."""
 
@@ -244,7 +247,8 @@ def _since(one: _Tapped, name: str) -> int:
 
 
 def _dropped(one: _Tapped) -> dict[str, int]:
-    lost = {cause.name.lower(): _since(one, cause.name) for cause in DropCause}
+    causes = [cause for cause in DropCause if cause not in _CUT]
+    lost = {cause.name.lower(): _since(one, cause.name) for cause in causes}
     return {cause: count for cause, count in lost.items() if count > 0}
 
 
@@ -358,6 +362,7 @@ def _manifest(one: _Tapped) -> RankManifest:
         boundaries=_since(one, "boundaries"),
         bursts=_since(one, "bursts"),
         dropped=_dropped(one),
+        cut=_since(one, DropCause.OPEN_AT_CLOSE.name),
         stop_reason=_stop_reason(memory.get("stop_reason")),
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import select
@@ -39,8 +41,6 @@ PYTHON = cpython.choose(sys.version_info[:2], lambda size: _own_runtime(size))[0
 
 
 def _own_runtime(size: int) -> bytes:
-    import ctypes
-
     runtime = ctypes.c_char.in_dll(ctypes.pythonapi, "_PyRuntime")
     return ctypes.string_at(ctypes.addressof(runtime), size)
 
@@ -265,4 +265,8 @@ def maps_of_agent(pid: int) -> list[str]:
 
 
 def threads_of(pid: int) -> list[str]:
-    return [p.read_text().strip() for p in Path(f"/proc/{pid}/task").glob("*/comm")]
+    names = []
+    for path in Path(f"/proc/{pid}/task").glob("*/comm"):
+        with contextlib.suppress(OSError):  # it has just ended
+            names.append(path.read_text().strip())
+    return names

@@ -6,14 +6,31 @@ cd "$(dirname "$0")/.."
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
-if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null && ! command -v google-chrome >/dev/null; then
-  if command -v apt-get >/dev/null && { [ "$(id -u)" = 0 ] || command -v sudo >/dev/null; }; then
-    say "installing chromium for the page tests"
-    sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
-    { $sudo apt-get update -qq && $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } >/dev/null 2>&1 ||
-      say "chromium could not be installed: the page tests will be skipped"
-  else
-    say "no chromium: the page tests will be skipped"
-  fi
+as_root() { # never asks for a password: none of this is worth one
+  if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
+try_apt() {
+  command -v apt-get >/dev/null || return 1
+  {
+    as_root apt-get -qq -o DPkg::Lock::Timeout=300 update
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 \
+      install -y --no-install-recommends "$@"
+  } >build/apt.log 2>&1
+}
+
+has_any() {
+  local name
+  for name in "$@"; do ! command -v "$name" >/dev/null || return 0; done
+  return 1
+}
+
+mkdir -p build
+if ! has_any chromium chromium-browser google-chrome google-chrome-stable; then
+  say "installing chromium for the page tests"
+  try_apt chromium || say "chromium could not be installed: the page tests will be skipped"
+fi
+if ! has_any strace; then
+  try_apt strace || say "strace could not be installed: one test will be skipped"
 fi
 exit 0

@@ -29,9 +29,9 @@ def workload(python: str = sys.executable) -> Iterator[int]:
     try:
         assert process.stdout is not None and process.stderr is not None
         if not process.stdout.readline().startswith("ready"):
-            lines = process.stderr.read().strip().splitlines()
+            lines = process.stderr.read().strip().splitlines() or ["no reason given"]
             raise UsageError(
-                f"The demo's training job did not start: {lines[-1] if lines else 'no reason given'}",
+                f"The demo's training job did not start: {lines[-1]}",
                 hint="It needs torch: give a Python that has it with --python.",
             )
         yield process.pid

@@ -18,6 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 
 VOCABULARY = 512
 LENGTH = 32
+WASTE = 600
+"""Characters looked at for one token: the planted fault."""
 
 
 class Corpus(Dataset[torch.Tensor]):
@@ -30,10 +32,10 @@ class Corpus(Dataset[torch.Tensor]):
     def __getitem__(self, index: int) -> torch.Tensor:
         """One sequence of token ids, shape [LENGTH + 1]."""
         state, tokens = index + 1, []
-        for _ in range((LENGTH + 1) * 40):
+        for _ in range((LENGTH + 1) * WASTE):
             state = (state * 1103515245 + 12345) & 0x7FFFFFFF
-            tokens.append(state % VOCABULARY)
-        return torch.tensor(tokens[::40])
+            tokens.append((state >> 15) % VOCABULARY)
+        return torch.tensor(tokens[::WASTE])
 
 
 class Block(nn.Module):
@@ -51,7 +53,8 @@ class Block(nn.Module):
         """Map [batch, LENGTH, width] to the same."""
         h = self.norm1(x)
         x = x + self.attention(h, h, h, need_weights=False)[0]
-        return x + self.mlp(self.norm2(x))
+        y: torch.Tensor = x + self.mlp(self.norm2(x))
+        return y
 
 
 class LanguageModel(nn.Module):
@@ -68,7 +71,8 @@ class LanguageModel(nn.Module):
         x = self.embed(tokens)
         for block in self.blocks:
             x = block(x)
-        return self.head(x)  # type: ignore[no-any-return]
+        logits: torch.Tensor = self.head(x)
+        return logits
 
 
 def main() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gputap.injectors.library import selftest
 from gputap.profiler.analysis.report import analyse
 from gputap.profiler.schema import CaptureMode
 from tests.tapped import capture, names_per_step, profiler_counts, run_all, whole
@@ -109,6 +112,24 @@ def test_modules_and_source_lines_of_operators(tmp_path: Path) -> None:
         module.backward_ns > 0 for module in report.modules if module.module_class == "Linear"
     )
     assert "" in names
+
+
+def test_modules_are_named_where_the_self_test_does_not_prove_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA builds run no backward pass in the test, so the agent is configured a second time."""
+    plain = selftest.judge
+
+    def without_forward_threads(*arguments: Any) -> selftest.SelfTest:
+        tested = plain(*arguments)
+        return replace(tested, torch=replace(tested.torch, forward_thread_id=-1))
+
+    monkeypatch.setattr(selftest, "judge", without_forward_threads)
+    with Workload("transformer", "--steps", str(STEPS), "--hold", "--linger") as workload:
+        taken = capture([workload.pid], tmp_path / "capture", lambda: run_all(workload))
+        workload.stop()
+    classes = set(taken.table("events", ["module_class"]).column("module_class").to_pylist())
+    assert {"LanguageModel", "Embedding", "Linear", "LayerNorm"} <= classes
 
 
 def test_bursts_record_whole_steps_within_the_budget(tmp_path: Path) -> None:

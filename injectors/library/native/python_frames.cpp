@@ -141,7 +141,11 @@ uint32_t code_intern(Live *live, const char *code) {
   const gputap_python_layout &layout = live->python;
   Slot *slot;
   uint32_t id = index_find(live->code_index, code_key(layout, code), &slot, nullptr);
-  if (id) return id;
+  if (id) {
+    // CONFIGURE forgets them, and comes again after a self-test that did not prove everything.
+    if (live->codes[id].is_module_call) remember_module_code(live, code);
+    return id;
+  }
   id = next_id(&live->header->codes_count, live->header->codes_capacity);
   if (!id) return 0;
   CodeText text;

@@ -1,5 +1,7 @@
 #include "threads.h"
 
+#include "ring.h"
+
 namespace gputap {
 
 __thread ThreadState *t_state;
@@ -101,9 +103,11 @@ void fence_all_threads() {
 }
 
 // Fresh pages read as zero. Clearing by hand would touch 100 KB for every thread of the job.
-void forget_caches(ThreadState *thread) {
+void forget_caches(ThreadState *thread, uint32_t session) {
+  uint32_t filled_in = thread->caches_session;
+  thread->caches_session = session;
   thread->last_stack_hash = 0;
-  if (!thread->session) return;
+  if (!filled_in || filled_in == session) return;
   if (sys::failed(sys::call(sys::kMadvise, (long)&thread->caches, sizeof(Caches),
                             sys::kMadvDontNeed)))
     __builtin_memset(&thread->caches, 0, sizeof(Caches));
@@ -158,7 +162,7 @@ void thread_enter_window(ThreadState *thread, Live *live, uint32_t torch_tid) {
   // Also the way of a forked child into a session of its own: its ids are new.
   thread->pid = (uint32_t)sys::getpid();
   thread->tid = (uint32_t)sys::gettid();
-  forget_caches(thread);
+  forget_caches(thread, live->session);
   thread->session = live->session;
   ring_claim(thread, live, torch_tid);
 }

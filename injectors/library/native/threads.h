@@ -76,6 +76,7 @@ struct alignas(64) ThreadState {
   // The thread's own.
   uintptr_t pointer; /* thread_pointer() */
   uint32_t window, session;
+  uint32_t caches_session; /* that the caches are of */
   uint32_t opened, closed; /* nesting contexts of this window; their difference is the depth */
   uint32_t ring_patience;  /* events to go without a ring before trying to get one again */
   uint32_t mask;
