@@ -3,6 +3,9 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
+# ON makes compiler warnings errors, as CI does; a user's compiler may warn of more than ours.
+GPUTAP_WERROR ?= OFF
+CONFIGURE := cmake -S . -B build/dev -G Ninja -DCMAKE_BUILD_TYPE=Release -DGPUTAP_WERROR=$(GPUTAP_WERROR)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build gen demo test test-tools check lint types generated soak bench wheel clean
@@ -15,12 +18,14 @@ setup: ## system packages, .venv with gputap in it, native build (idempotent)
 
 build: ## native parts into injectors/bin
 	@mkdir -p build
-	@cmake -S . -B build/dev -G Ninja -DCMAKE_BUILD_TYPE=Release -DGPUTAP_WERROR=ON > build/cmake.log 2>&1 || (cat build/cmake.log; exit 1)
+	@$(CONFIGURE) > build/cmake.log 2>&1 || (rm -rf build/dev; $(CONFIGURE) > build/cmake.log 2>&1) || (cat build/cmake.log; exit 1)
 	@cmake --build build/dev > build/ninja.log 2>&1 || (cat build/ninja.log; exit 1)
+	@grep -A 5 'warning:' build/ninja.log >&2 || true
 	@cmake --install build/dev --prefix . > build/install.log
 
 gen: ## write the generated files
 	@$(PY) -m gputap.profiler.schema_codegen
+	@$(PY) tools/gen_cli_docs.py
 
 demo: setup ## build, run a workload, attach, verdict, report
 	@$(PY) -m gputap.cli demo
@@ -43,6 +48,7 @@ types:
 
 generated:
 	@$(PY) -m gputap.profiler.schema_codegen --check
+	@$(PY) tools/gen_cli_docs.py --check
 
 soak: setup test-tools ## the long proofs: thousands of cycles, soaks (about an hour)
 	@$(PYTEST) -m soak --timeout 7200 tests/soak
@@ -51,7 +57,7 @@ bench: setup ## every benchmark; prints JSON lines
 	@for b in benchmarks/*.py; do echo "== $$b"; $(PY) $$b || exit 1; done
 
 wheel: setup ## wheel and sdist into dist/
-	@$(PY) -m pip -q install build && $(PY) -m build --no-isolation
+	@$(PY) -m build --no-isolation
 
 clean: ## remove what was built
 	@rm -rf build dist injectors/bin .mypy_cache .ruff_cache .pytest_cache

@@ -61,7 +61,10 @@ OtlpOption = Annotated[
     ),
 ]
 BudgetSpansOption = Annotated[
-    int, typer.Option("--spans", min=1, help="Most spans per trace; the rest is rolled up.")
+    int,
+    typer.Option(
+        "--spans", metavar="N", min=1, help="Most spans per trace; the rest is rolled up."
+    ),
 ]
 
 
@@ -110,10 +113,13 @@ def options(
 @app.command(epilog="Example: gputap attach 4242 --duration 10s -o capture")
 def attach(
     pids: Annotated[
-        list[int] | None, typer.Argument(metavar="[PID]...", help="Processes to tap.")
+        list[int] | None, typer.Argument(metavar="PID", help="Processes to tap.")
     ] = None,
     duration: Annotated[
-        str, typer.Option("--duration", "-d", help="Length of the window, e.g. 10s, 2m.")
+        str,
+        typer.Option(
+            "--duration", "-d", metavar="TIME", help="Length of the window, e.g. 10s, 2m."
+        ),
     ] = "10s",
     output: Annotated[
         Path | None,
@@ -124,7 +130,8 @@ def attach(
         str | None, typer.Option(metavar="REGEX", help="PyTorch processes whose command matches.")
     ] = None,
     level: Annotated[
-        str, typer.Option(help="auto, host, framework or device: the highest to try.")
+        str,
+        typer.Option(metavar="LEVEL", help="auto, host, framework or device: the highest to try."),
     ] = "auto",
     full: Annotated[
         bool, typer.Option("--full", help="Record every operator of every step.")
@@ -134,7 +141,10 @@ def attach(
         typer.Option("--steps-only", help="Record user scopes only: steps, loader, optimizer."),
     ] = False,
     budget: Annotated[
-        str, typer.Option(help="Most of the target's time that recording may cost, e.g. 1%.")
+        str,
+        typer.Option(
+            metavar="SHARE", help="Most of the target's time that recording may cost, e.g. 1%."
+        ),
     ] = "1%",
     shapes: Annotated[
         bool, typer.Option("--shapes", help="Record input shapes and dtypes.")
@@ -446,7 +456,7 @@ def query(
 @app.command(epilog="Example: gputap export capture --to perfetto -o trace.perfetto-trace")
 def export(
     capture: CaptureArgument,
-    to: Annotated[str, typer.Option("--to", help="perfetto or otlp.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="perfetto or otlp.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="File to write.")
     ] = None,
@@ -498,7 +508,7 @@ def ps(as_json: JsonOption = False) -> None:
 
 @app.command(epilog="Example: gputap doctor 4242")
 def doctor(
-    pid: Annotated[int | None, typer.Argument(metavar="[PID]", help="Process to look at.")] = None,
+    pid: Annotated[int | None, typer.Argument(metavar="PID", help="Process to look at.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what is possible here, for a process if one is given, and the exact step to get more."""
@@ -520,9 +530,11 @@ def demo(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Where to write the capture.")
     ] = Path("demo-capture"),
-    duration: Annotated[str, typer.Option("--duration", "-d", help="Length of the window.")] = "5s",
+    duration: Annotated[
+        str, typer.Option("--duration", "-d", metavar="TIME", help="Length of the window.")
+    ] = "5s",
     python: Annotated[
-        str, typer.Option(help="Python with torch that runs the workload.")
+        str, typer.Option(metavar="PROGRAM", help="Python with torch that runs the workload.")
     ] = sys.executable,
     as_json: JsonOption = False,
 ) -> None:

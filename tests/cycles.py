@@ -111,7 +111,7 @@ def cycle(pid: int, path: Path, window_ns: int) -> Cycle:
 
 
 def _operators(capture: Capture) -> int:
-    kinds = capture.table("events", ["kind"]).column("kind").to_pylist()
+    kinds: list[str] = capture.table("events", ["kind"]).column("kind").to_pylist()
     return kinds.count("operator")
 
 

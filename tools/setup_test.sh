@@ -2,7 +2,7 @@
 # What the tests use beyond `make setup`. Each part is optional: a missing one is said, and the
 # tests that need it skip with the reason.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 

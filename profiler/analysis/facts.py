@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gputap.profiler.analysis.compiles import Compilation
 from gputap.profiler.analysis.intervals import Ints, Mask
 from gputap.profiler.analysis.model import Collective, Module, Operator, Rank
 from gputap.profiler.analysis.operators import OpTotal
@@ -33,7 +34,7 @@ class RankFacts:
     """Every garbage collection of the window."""
     exposed_ns: Ints
     """Per step: a collective in flight and nothing else at work on the step's thread."""
-    compiles: tuple[tuple[str, int, int], ...]
+    compiles: tuple[Compilation, ...]
     """Compilations by torch.compile in the window: what, when, how long."""
     optimizers: tuple[str, ...]
     """Classes of the optimizers seen."""

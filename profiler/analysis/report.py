@@ -109,7 +109,7 @@ def analyse_rank(data: RankData, manifest: RankManifest) -> RankResult:
         operators=totals,
         gc_pauses_ns=(data.events.end - data.events.start)[gc],
         exposed_ns=_exposed(thread, cuts),
-        compiles=compilations(data),
+        compiles=compilations(data, manifest.target),
         optimizers=_optimizers(data),
         collectives=collectives,
         reads=read_backs(thread, cuts),

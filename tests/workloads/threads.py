@@ -1,9 +1,9 @@
 """Several Python threads train at once while workers of a DataLoader are forked now and then.
 
-Every thread trains the same 16 rounds over and over, each from its own seed. What is recorded is the
-sum of the losses of each round, thread by thread (`--losses FILE` writes `FILE.0`, `FILE.1`, ...):
-round k of a tapped run must equal round k mod 16 of an untapped one, bit for bit, however long
-either runs.
+Every thread trains the same 16 rounds over and over, each from its own seed. What is recorded is
+the sum of the losses of each round, thread by thread (`--losses FILE` writes `FILE.0`, `FILE.1`,
+...): round k of a tapped run must equal round k mod 16 of an untapped one, bit for bit, however
+long either runs.
 """
 
 from __future__ import annotations
