@@ -53,8 +53,8 @@ generated:
 soak: setup test-tools ## the long proofs: thousands of cycles, soaks (about an hour)
 	@$(PYTEST) -m soak --timeout 7200 tests/soak
 
-bench: setup ## every benchmark; prints JSON lines
-	@for b in benchmarks/*.py; do echo "== $$b"; $(PY) $$b || exit 1; done
+bench: setup ## every benchmark; JSON lines, kept in build/bench.json
+	@$(PY) benchmarks/all.py
 
 wheel: setup ## wheel and sdist into dist/
 	@$(PY) -m build --no-isolation

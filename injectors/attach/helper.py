@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-from importlib import resources
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from gputap.injectors.built import INJECT, built
 from gputap.profiler.errors import AttachFailed
-
-NAME: Final = "gputap-inject"
 
 GRACE_S: Final = 15.0
 """The helper keeps its own deadline. This is for a machine so busy that it cannot."""
@@ -20,17 +18,7 @@ Answer: TypeAlias = dict[str, object]
 
 def binary() -> Path:
     """Path of the helper, beside the package or in the installed distribution."""
-    beside = Path(__file__).resolve().parent.parent / "bin" / NAME
-    if beside.is_file():
-        return beside
-    # An editable install keeps sources and built files in different folders.
-    installed = resources.files("gputap.injectors") / "bin" / NAME
-    if isinstance(installed, Path) and installed.is_file():
-        return installed
-    raise AttachFailed(
-        f"{NAME} is not built for this machine: there is no {beside}.",
-        hint="In a checkout run `make build`; else install the wheel for Linux on x86-64.",
-    )
+    return built(INJECT)
 
 
 def run_helper(options: list[str], *, timeout_s: float) -> Answer:
@@ -47,10 +35,10 @@ def run_helper(options: list[str], *, timeout_s: float) -> Answer:
         )
     except subprocess.TimeoutExpired as exc:
         raise AttachFailed(
-            f"{NAME} did not end within {timeout_s + GRACE_S:.0f} s and was killed."
+            f"{INJECT} did not end within {timeout_s + GRACE_S:.0f} s and was killed."
         ) from exc
     except OSError as exc:
-        raise AttachFailed(f"{NAME} could not be run: {exc.strerror}.") from exc
+        raise AttachFailed(f"{INJECT} could not be run: {exc.strerror}.") from exc
     return _parse(done)
 
 
@@ -60,8 +48,8 @@ def _parse(done: subprocess.CompletedProcess[str]) -> Answer:
     except ValueError as exc:
         said = (done.stderr or done.stdout).strip() or "nothing"
         raise AttachFailed(
-            f"{NAME} ended with exit code {done.returncode} and said: {said[:200]}"
+            f"{INJECT} ended with exit code {done.returncode} and said: {said[:200]}"
         ) from exc
     if not isinstance(answer, dict):
-        raise AttachFailed(f"{NAME} did not print an object.")
+        raise AttachFailed(f"{INJECT} did not print an object.")
     return answer

@@ -1,4 +1,4 @@
-"""Every command explains itself: help, an example, a section in docs/cli.md that cannot go stale."""
+"""Every command explains itself: help, an example, its section in docs/cli.md, never stale."""
 
 from __future__ import annotations
 

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+
 from gputap.injectors.library.client import WindowConfig
 from gputap.profiler.store import Capture
-
 from tests import cycles
 from tests.tapped import GPUTAP
 from tests.workload import Workload
@@ -48,11 +48,11 @@ def price_ns(taken: Capture) -> int:
     """What the recorded events cost by the prices that the budget is kept with."""
     prices = WindowConfig()
     rows = taken.query("SELECT kind, count(*) AS n FROM events GROUP BY kind").to_pylist()
-    counts = {row["kind"]: row["n"] for row in rows}
+    counts: dict[str, int] = {row["kind"]: row["n"] for row in rows}
     user = counts.pop("user_scope", 0)
     counts.pop("gc", 0)
     armed = taken.manifest.ranks[0].armed_events
-    operators: int = sum(counts.values())
+    operators = sum(counts.values())
     return operators * prices.event_cost_ns + armed * prices.armed_cost_ns + user * USER_COST_NS
 
 

@@ -104,10 +104,11 @@ int32_t configure(Live *live) {
     return -ENOSYS_;
   }
   __builtin_memcpy(&live->torch, header->torch_layout, sizeof live->torch);
+  // Codes that were seen under the same layout are not looked at again: what is known of them stays.
+  if (__builtin_memcmp(&live->python, header->python_layout, sizeof live->python))
+    __builtin_memset(live->module_codes, 0, sizeof live->module_codes);
   __builtin_memcpy(&live->python, header->python_layout, sizeof live->python);
   bound_layout(&live->torch);
-  // Stacks of another layout must not be found again.
-  __builtin_memset(live->module_codes, 0, sizeof live->module_codes);
   store(&header->op_fields, torch_fields(live->torch) | python_fields(live->python));
   store(&header->state, GPUTAP_AGENT_STATE_CONFIGURED);
   return 0;

@@ -9,10 +9,12 @@ namespace gputap {
 namespace {
 
 constexpr int64_t kPatienceNs = 50000000;
+constexpr int64_t kSettleNs = 3000000;
 
 uint32_t in_torch;      /* a call into torch is under way */
 uint32_t forks_pending; /* threads between prepare and parent handler */
 uint32_t ending;        /* exit handlers run */
+int64_t left_torch_ns;  /* when the last call returned */
 bool prepared;
 
 // Bounded: a fork or an exit must never hang on us.
@@ -21,10 +23,19 @@ void wait_until_out_of_torch() {
   while (load_acquire(&in_torch) && sys::monotonic_ns() < deadline) sys::yield();
 }
 
+// After each of our calls every busy thread of the job takes torch's lock once, at its next operator,
+// to read the list of callbacks. A child forked in that moment would find it locked for ever, so the
+// fork waits until they are through.
+void wait_until_settled() {
+  int64_t left_ns = load(&left_torch_ns) + kSettleNs - sys::monotonic_ns();
+  if (left_ns > 0 && left_ns <= kSettleNs) sys::sleep_ns(left_ns);
+}
+
 void before_fork() {
   add(&forks_pending, 1u);
   full_fence();
   wait_until_out_of_torch();
+  wait_until_settled();
 }
 
 void after_fork_in_parent() { __atomic_fetch_sub(&forks_pending, 1u, __ATOMIC_RELEASE); }
@@ -57,7 +68,10 @@ ForkGuard::ForkGuard() {
   allowed_ = !load(&ending);
 }
 
-ForkGuard::~ForkGuard() { store_release(&in_torch, 0); }
+ForkGuard::~ForkGuard() {
+  store(&left_torch_ns, sys::monotonic_ns());
+  store_release(&in_torch, 0);
+}
 
 bool process_is_ending() { return load(&ending); }
 
