@@ -201,9 +201,11 @@ class Interned:
 def read_interned(memory: AgentMemory, *, final: bool = True) -> Interned:
     """Everything interned up to now."""
     codes = memory.codes(final=final)
+    strings = ["", *memory.strings(final=final)]
     frames, counts = memory.frames(memory.stacks(final=final))
+    frames, counts = _without_internal_frames(strings, codes, frames, counts)
     return Interned(
-        strings=["", *memory.strings(final=final)],
+        strings=strings,
         codes=codes,
         line_tables=[
             memory.arena(offset, length)
@@ -214,6 +216,22 @@ def read_interned(memory: AgentMemory, *, final: bool = True) -> Interned:
         frames=frames,
         frame_counts=counts,
     )
+
+
+def _without_internal_frames(
+    strings: Sequence[str], codes: Records, frames: Records, counts: Ints
+) -> tuple[Records, Ints]:
+    """Without the frame that CPython 3.13 and later put below an inlined `__init__`.
+
+    Its code object has this for its file too, and CPython hides it from its own tracebacks.
+    """
+    if "__init__" not in strings:
+        return frames, counts
+    name = strings.index("__init__")
+    same = (codes["name_id"] == name) & (codes["filename_id"] == name)
+    kept = ~np.isin(frames["code_id"], np.flatnonzero(same) + 1)
+    owners = np.repeat(np.arange(len(counts)), counts)
+    return frames[kept], np.bincount(owners[kept], minlength=len(counts)).astype(np.int64)
 
 
 def module_pointers(interned: Interned) -> list[int]:

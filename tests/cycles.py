@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from gputap.injectors.tap import FrameworkTap
 from gputap.profiler import session
 from gputap.profiler.schema import CaptureMode
 from gputap.profiler.store import Capture
-from tests.workload import Workload, descendants
+from tests.workload import Workload
 
 ROOT = Path(__file__).resolve().parent.parent
 THREADS = 3
@@ -193,26 +194,38 @@ def kill_inside_the_injector(pid: int, path: Path, delay_s: float, *, helper: bo
     """
     with poised(arguments(pid, path)) as process:
         go(process)
-        deadline = time.monotonic() + 60
-        while not (found := descendants(process.pid)):
-            assert time.monotonic() < deadline and process.poll() is None
+        child = _helper_of(process)
+        if not child:
+            return False
         until = time.perf_counter() + delay_s
         while time.perf_counter() < until:
             pass
-        lived = Path(f"/proc/{found[0]}/maps").exists() and bool(descendants(process.pid))
-        # Its parent has not waited for it yet, or it is init's: the number is still its own.
+        os.kill(process.pid, signal.SIGSTOP)  # it cannot take its child's exit code from here on
+        handle = os.pidfd_open(child) if child in _children(process.pid) else -1
+        lived = handle >= 0 and not select.select([handle], [], [], 0)[0]
         process.kill()
-        if helper and lived:
-            try:
-                handle = os.pidfd_open(found[0])
-            except ProcessLookupError:
-                return False
-            comm = Path(f"/proc/{found[0]}/comm")
-            if comm.exists() and comm.read_text().startswith("gputap"):
-                signal.pidfd_send_signal(handle, signal.SIGKILL)
+        if handle >= 0:
+            if helper:
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
             os.close(handle)
         process.wait(60)
         return lived
+
+
+def _children(pid: int) -> list[int]:
+    """Children of the main thread of `pid`."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _helper_of(process: subprocess.Popen[str]) -> int:
+    """The pid of its gputap-inject as soon as there is one; 0 if it was never seen."""
+    while process.poll() is None:
+        for child in _children(process.pid):
+            with suppress(OSError):
+                if Path(f"/proc/{child}/comm").read_text() == "gputap-inject\n":
+                    return child
+    return 0
 
 
 def clear(path: Path) -> None:
