@@ -15,7 +15,11 @@ from gputap.injectors.library.client import AgentClient, SnippetFailed, WindowCo
 from gputap.injectors.library.detect import detect
 from gputap.profiler.agent_memory import AgentMemory
 from gputap.profiler.errors import ProfilerError, TargetGone
+from gputap.profiler.schema import CaptureMode
 from gputap.profiler.target import Target, inspect, require, thread_map
+
+MOST_EVENTS: Final = 4_000_000
+"""For a window of bursts: more tells nothing new, and analysing them would take gigabytes."""
 
 NO_DEVICE: Final = "this version reads no GPU times (CUPTI) yet"
 
@@ -85,7 +89,7 @@ class FrameworkTap:
 
     def start(self, window_ns: int) -> None:
         """Open the window."""
-        self._client.start(replace(self._window, window_ns=window_ns))
+        self._client.start(bounded(replace(self._window, window_ns=window_ns)))
 
     def stop(self) -> None:
         """Close it; a window that has closed itself is fine."""
@@ -121,6 +125,14 @@ class FrameworkTap:
             if what:
                 self.reasons += (f"the target did not tell {what}: {exc.message}",)
             return {}
+
+
+def bounded(window: WindowConfig) -> WindowConfig:
+    """The same with so small a budget that a long window of bursts stays below `MOST_EVENTS`."""
+    if window.mode is not CaptureMode.BURSTS or not window.window_ns:
+        return window
+    most_ppm = MOST_EVENTS * window.event_cost_ns * 10**6 // window.window_ns
+    return replace(window, budget_ppm=max(1, min(window.budget_ppm, most_ppm)))
 
 
 def _outside(target: Target) -> dict[str, Any]:

@@ -154,18 +154,25 @@ class Capture:
         name: str,
         columns: Sequence[str] | None = None,
         rank: int | None = None,
+        *,
+        last_rows: int | None = None,
     ) -> pa.Table:
         """A table, or some columns of it, of one rank or of all.
 
         Columns `job`, `host` (dictionary) and `rank` (int32) can be asked for like the others and
         come last by default. Dictionaries are unified: a code means the same in every chunk.
+        `last_rows` reads only the newest parts: those that together have so many rows at most,
+        and one at least.
         """
         import pyarrow as pa
 
         table = table_named(name)
         wanted = list(columns) if columns is not None else _all_columns(table)
         _check_columns(table, wanted)
-        pieces = [self._read(f, table, wanted) for f in self._of(name, rank)]
+        files = self._of(name, rank)
+        if last_rows is not None:
+            files = _newest(files, last_rows)
+        pieces = [self._read(f, table, wanted) for f in files]
         present = [piece for piece in pieces if piece is not None]
         if not present:
             return _full_schema(table).empty_table().select(wanted)
@@ -240,6 +247,17 @@ class Capture:
 _QUERY_HINT: Final = (
     "Tables: " + ", ".join(TABLES) + ". Only one statement that reads, e.g. SELECT, is allowed."
 )
+
+
+def _newest(files: Sequence[PartFile], rows: int) -> list[PartFile]:
+    """The last of some parts, which are in the order in which they were written."""
+    kept: list[PartFile] = []
+    for file in reversed(files):
+        rows -= file.rows
+        if kept and rows < 0:
+            break
+        kept.append(file)
+    return kept[::-1]
 
 
 def _read_manifest(root: Path) -> Manifest:

@@ -225,10 +225,10 @@ def _without_internal_frames(
 
     Its code object has this for its file too, and CPython hides it from its own tracebacks.
     """
-    if "__init__" not in strings:
+    names = [i for i, text in enumerate(strings) if text == "__init__"]
+    if not names:
         return frames, counts
-    name = strings.index("__init__")
-    same = (codes["name_id"] == name) & (codes["filename_id"] == name)
+    same = np.isin(codes["name_id"], names) & np.isin(codes["filename_id"], names)
     kept = ~np.isin(frames["code_id"], np.flatnonzero(same) + 1)
     owners = np.repeat(np.arange(len(counts)), counts)
     return frames[kept], np.bincount(owners[kept], minlength=len(counts)).astype(np.int64)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from gputap.profiler.analysis.facts import Facts, RankFacts
 from gputap.profiler.analysis.findings import judge
 from gputap.profiler.analysis.intervals import Mask, containing, union
 from gputap.profiler.analysis.load import EVENT_COLUMNS, RankData, rank_data
-from gputap.profiler.analysis.model import Phases, Rank, Report, Step
+from gputap.profiler.analysis.model import Abstained, Phases, Rank, Report, Step
 from gputap.profiler.analysis.modules import ModuleTotal, merge_modules, module_totals
 from gputap.profiler.analysis.operators import OpTotal, merge_operators, operator_totals
 from gputap.profiler.analysis.overhead import overhead
@@ -28,6 +28,7 @@ from gputap.profiler.analysis.phases import StepPhases, step_phases
 from gputap.profiler.analysis.reads import read_backs
 from gputap.profiler.analysis.steps import Cuts, cut_steps
 from gputap.profiler.analysis.track import OPTIMIZER_STEP, Track
+from gputap.profiler.clock import format_duration
 from gputap.profiler.manifest import RankManifest
 from gputap.profiler.schema import EventKind
 
@@ -51,10 +52,11 @@ class RankResult:
 
 def analyse(capture: Capture) -> Report:
     """The report of a capture, rank by rank; memory is that of the largest rank."""
-    results = [analyse_rank(load_rank(capture, r), r) for r in capture.ranks]
+    results = [analyse_rank(*analysed_part(capture, r)) for r in capture.ranks]
     manifest = capture.manifest
     return build_report(
         results,
+        left_out=_left_out(capture, results),
         job=manifest.job,
         level=manifest.level,
         level_reasons=manifest.level_reasons,
@@ -62,14 +64,42 @@ def analyse(capture: Capture) -> Report:
     )
 
 
+MOST_EVENTS: Final = 2_000_000
+"""Events of a rank that are looked at, the newest: they take some 700 MB. Long captures have more,
+and the report says so; `gputap query` sees them all."""
+
+
+def analysed_part(capture: Capture, rank: RankManifest) -> tuple[RankData, RankManifest]:
+    """A rank's newest events, and its manifest as if the window had begun with them."""
+    data = load_rank(capture, rank)
+    if capture.rows("events", rank.rank) == len(data.events) + len(data.flights):
+        return data, rank
+    start, end = data.window
+    share = (end - start) / rank.window_ns if rank.window_ns else 1.0
+    recorded, seen = rank.recorded_ns, rank.scopes_seen_ns
+    return data, replace(
+        rank,
+        window_start_ns=start,
+        recorded_ns=None if recorded is None else round(recorded * share),
+        scopes_seen_ns=None if seen is None else round(seen * share),
+        events=len(data.events) + len(data.flights),
+    )
+
+
 def load_rank(capture: Capture, rank: RankManifest) -> RankData:
-    """One rank's events from a capture."""
+    """One rank's events from a capture: at most `MOST_EVENTS`, the newest."""
+    import pyarrow.compute as pc
+
+    events = capture.table("events", EVENT_COLUMNS, rank.rank, last_rows=MOST_EVENTS)
+    start = rank.window_start_ns
+    if events.num_rows < capture.rows("events", rank.rank):
+        start = pc.min(events.column("start_ns")).as_py()
     return rank_data(
-        capture.table("events", EVENT_COLUMNS, rank.rank),
+        events,
         rank=rank.rank,
         stacks=capture.table("stacks", rank=rank.rank),
         threads=capture.table("threads", rank=rank.rank),
-        window=(rank.window_start_ns, rank.window_end_ns),
+        window=(start, rank.window_end_ns),
         mode=rank.mode,
         bursts=rank.bursts,
         scopes_seen_ns=rank.scopes_seen_ns,
@@ -78,12 +108,12 @@ def load_rank(capture: Capture, rank: RankManifest) -> RankData:
 
 def step_rows(capture: Capture, rank: RankManifest) -> pa.Table:
     """Rows of `schema.STEPS` for one rank."""
-    return analyse_rank(load_rank(capture, rank), rank).steps
+    return analyse_rank(*analysed_part(capture, rank)).steps
 
 
 def derived_tables(capture: Capture, rank: RankManifest) -> dict[str, pa.Table]:
     """The tables that analysis adds to a capture at its end, by name: steps, collectives."""
-    result = analyse_rank(load_rank(capture, rank), rank)
+    result = analyse_rank(*analysed_part(capture, rank))
     return {"steps": result.steps, "collectives": result.collectives}
 
 
@@ -125,6 +155,7 @@ def build_report(
     level: str = "framework",
     level_reasons: tuple[str, ...] = (),
     simulated: bool = False,
+    left_out: tuple[Abstained, ...] = (),
 ) -> Report:
     """Put the ranks together and judge."""
     base_ns = sum(r.base_ns for r in results)
@@ -150,9 +181,23 @@ def build_report(
         modules=facts.modules,
         collectives=facts.collectives,
         findings=findings,
-        abstained=abstained,
+        abstained=(*left_out, *abstained),
         simulated=simulated,
     )
+
+
+def _left_out(capture: Capture, results: Sequence[RankResult]) -> tuple[Abstained, ...]:
+    """What a long capture has beyond the events that were looked at."""
+    seen = sum(r.facts.summary.overhead.events for r in results)
+    there = capture.rows("events")
+    if seen >= there:
+        return ()
+    spans = max(r.facts.summary.window_ns for r in results)
+    reason = (
+        f"the verdict and the table of steps rest on the newest {seen:,} of {there:,} events"
+        f" ({format_duration(spans)}); `gputap query` sees all"
+    )
+    return (Abstained("whole_window", reason),)
 
 
 def _chosen(data: RankData, cuts: Cuts, manifest: RankManifest) -> tuple[Mask, int]:

@@ -235,6 +235,22 @@ def test_no_stacks_at_all(agent: FakeAgent) -> None:
     assert names.table().num_rows == 0
 
 
+def test_the_frame_that_cpython_hides_below_an_init_is_left_out(agent: FakeAgent) -> None:
+    init = agent.code("Thing.__init__", "a.py", 7)
+    hidden = agent.code("__init__", "__init__")
+    again = agent.code("__init__", "__init__")
+    own = agent.code("__init__", "b.py", 9)
+    agent.stack([(init, -1), (hidden, 0), (own, -1)])
+    agent.stack([(again, 0)])
+    agent.stack([(own, -1)])
+    rows = StackNames(AgentMemory(agent.path), lambda _: {}).table().to_pylist()
+    assert [(r["stack_id"], r["frame"], r["function"]) for r in rows] == [
+        (1, 0, "Thing.__init__"),
+        (1, 1, "__init__"),
+        (3, 0, "__init__"),
+    ]
+
+
 def test_module_pointers_are_those_of_all_stacks(agent: FakeAgent) -> None:
     call = agent.code("Module._call_impl", "module.py", is_module_call=True)
     agent.stack([(call, 0, 9), (call, 0, 3), (call, 0, 0)])
