@@ -371,7 +371,9 @@ def test_bursts_hold_whole_steps_and_user_scopes_all_the_time(target: Target) ->
     tap = target.attach()
     target.do("def slow():\n  while not stop.is_set():\n    step(); time.sleep(.004)\n")
     target.do("stop.clear(); runner = threading.Thread(target=slow); runner.start()")
-    tap.start(CaptureMode.BURSTS, window_ns=3_000_000_000, budget_ppm=2_000, user_cost_ns=100)
+    # Prices so high that a few steps a second use the budget up, however slow this machine is.
+    prices = {"event_cost_ns": 100_000, "armed_cost_ns": 100, "user_cost_ns": 100}
+    tap.start(CaptureMode.BURSTS, window_ns=3_000_000_000, budget_ppm=100_000, **prices)
     wait_until(lambda: tap.memory.get("state") == AgentState.CONFIGURED, 15)
     target.do("finish()")
     events = tap.events()
@@ -382,7 +384,7 @@ def test_bursts_hold_whole_steps_and_user_scopes_all_the_time(target: Target) ->
     tid = next(e.tid for e in events if e.name.startswith("Optimizer.step#"))
     whole, cut = whole_steps(events, tid)
     ends = sum(e.name.startswith("Optimizer.step#") for e in events)
-    assert ends == boundaries > 100
+    assert ends == boundaries > 20
     assert bursts >= 2
     assert whole >= bursts
     assert cut == 0
@@ -568,8 +570,10 @@ def test_killed_gputap_leaves_a_clean_target(target: Target) -> None:
     wait_until(lambda: not [name for name in threads_of(target.pid) if "gputap" in name], 3)
     assert not Path(f"/proc/{target.pid}/fd/{fd}").exists()
     tap = target.attach()
-    tap.record("time.sleep(0.05)")
-    assert tap.names()["aten::addmm"] > 2
+    tap.start()
+    wait_until(lambda: tap.memory.get("events") > 0)
+    tap.stop()
+    assert tap.names()["aten::addmm"] > 0
     tap.detach()
     assert target.do("finish(); value = len(gc.callbacks)") == 0
 
@@ -614,6 +618,33 @@ value = codes
     names = tap.names()
     assert names["aten::abs"] == 0
     assert names["aten::neg"] == 1
+
+
+def test_children_never_hang_in_torchs_lock(target: Target) -> None:
+    target.do(
+        """
+stop.clear()
+def churn():
+    while not stop.is_set():
+        t = threading.Thread(target=lambda: [x.neg() for _ in range(5)]); t.start(); t.join()
+def forks():
+    while not stop.is_set():
+        pid = os.fork()
+        if pid == 0:
+            torch.ones(3).neg()
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+crowd = [threading.Thread(target=f) for f in (churn, churn, forks)]
+[t.start() for t in crowd]
+"""
+    )
+    deadline = time.monotonic() + 3
+    while time.monotonic() < deadline:
+        tap = target.attach(ring_count=16, ring_capacity=1024)
+        tap.start()
+        tap.stop()
+        tap.detach()
+    target.do("stop.set(); [t.join() for t in crowd]", 10)
 
 
 def test_loader_workers_are_off_and_their_parent_is_recorded(tap: Tap) -> None:

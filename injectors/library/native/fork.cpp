@@ -3,6 +3,7 @@
 #include "atomics.h"
 #include "host.h"
 #include "session.h"
+#include "torch_lock.h"
 
 namespace gputap {
 
@@ -24,8 +25,8 @@ void wait_until_out_of_torch() {
 }
 
 // After each of our calls every busy thread of the job takes torch's lock once, at its next operator,
-// to read the list of callbacks. A child forked in that moment would find it locked for ever, so the
-// fork waits until they are through.
+// to read the list of callbacks. A child forked in that moment would find it locked for ever. Where
+// the lock is not known (torch_lock.h) the fork waits until they are most likely through.
 void wait_until_settled() {
   int64_t left_ns = load(&left_torch_ns) + kSettleNs - sys::monotonic_ns();
   if (left_ns > 0 && left_ns <= kSettleNs) sys::sleep_ns(left_ns);
@@ -35,14 +36,18 @@ void before_fork() {
   add(&forks_pending, 1u);
   full_fence();
   wait_until_out_of_torch();
-  wait_until_settled();
+  if (!torch_lock_take()) wait_until_settled();
 }
 
-void after_fork_in_parent() { __atomic_fetch_sub(&forks_pending, 1u, __ATOMIC_RELEASE); }
+void after_fork_in_parent() {
+  torch_lock_give();
+  __atomic_fetch_sub(&forks_pending, 1u, __ATOMIC_RELEASE);
+}
 
 // Runs in the child, maybe between fork and exec of a process with a thousand threads: no lock, no
 // allocation.
 void after_fork_in_child() {
+  torch_lock_give();
   store(&forks_pending, 0);
   store(&in_torch, 0);
   session_forget_after_fork();

@@ -1,5 +1,6 @@
 #include "host.h"
 
+#include "maps.h"
 #include "text.h"
 
 namespace gputap {
@@ -10,39 +11,18 @@ namespace {
 
 constexpr int kLazy = 1, kNoLoad = 4;
 
-// Libraries vendored by packagers carry a hash in the file name (libtorch_cpu-1a2b.so), so the
-// soname may be unknown: look for the path in the process's own maps.
-bool mapped_path(const char *stem, char *path, size_t capacity) {
-  int fd = (int)sys::call(sys::kOpenat, -100, (long)"/proc/self/maps", 0x80000 /* O_CLOEXEC */);
-  if (fd < 0) return false;
-  char buffer[4096];
-  char line[1024];
-  size_t length = 0;
-  bool found = false;
-  for (long got; !found && (got = sys::call(sys::kRead, fd, (long)buffer, sizeof buffer)) > 0;) {
-    for (long i = 0; i < got && !found; i++) {
-      if (buffer[i] != '\n') {
-        if (length < sizeof line) line[length++] = buffer[i];
-        continue;
-      }
-      size_t slash = length;
-      size_t first = length;
-      for (size_t k = 0; k < length; k++) {
-        if (line[k] != '/') continue;
-        if (first == length) first = k;
-        slash = k;
-      }
-      if (slash < length && text_starts(line + slash + 1, length - slash - 1, stem) &&
-          length - first < capacity) {
-        __builtin_memcpy(path, line + first, length - first);
-        path[length - first] = 0;
-        found = true;
-      }
-      length = 0;
-    }
-  }
-  sys::close(fd);
-  return found;
+struct PathSearch {
+  const char *stem;
+  char path[1024];
+};
+
+bool take_path(const Mapping &mapping, void *context) {
+  PathSearch *search = (PathSearch *)context;
+  if (!is_mapping_of(mapping, search->stem) || mapping.path_length >= sizeof search->path)
+    return false;
+  __builtin_memcpy(search->path, mapping.path, mapping.path_length);
+  search->path[mapping.path_length] = 0;
+  return true;
 }
 
 }  // namespace
@@ -60,8 +40,10 @@ void *host_symbol(const char *name) { return g_host.dlsym(nullptr, name); }
 void *host_loaded_library(const char *soname, const char *stem) {
   void *handle = g_host.dlopen(soname, kLazy | kNoLoad);
   if (handle) return handle;
-  char path[1024];
-  return mapped_path(stem, path, sizeof path) ? g_host.dlopen(path, kLazy | kNoLoad) : nullptr;
+  // Libraries vendored by packagers carry a hash in the name (libtorch_cpu-1a2b.so): the soname is
+  // not known, but the path is in the map.
+  PathSearch search = {stem, {0}};
+  return maps_find(take_path, &search) ? g_host.dlopen(search.path, kLazy | kNoLoad) : nullptr;
 }
 
 const char *python_library_stem(uint32_t version, char *buffer, size_t capacity) {

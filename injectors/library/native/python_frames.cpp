@@ -142,7 +142,7 @@ uint32_t code_intern(Live *live, const char *code) {
   Slot *slot;
   uint32_t id = index_find(live->code_index, code_key(layout, code), &slot, nullptr);
   if (id) {
-    // CONFIGURE forgets them, and comes again after a self-test that did not prove everything.
+    // CONFIGURE with another layout forgets them.
     if (live->codes[id].is_module_call) remember_module_code(live, code);
     return id;
   }

@@ -7,6 +7,7 @@
 #include "ring.h"
 #include "shapes.h"
 #include "torch_api.h"
+#include "torch_lock.h"
 
 namespace gputap {
 
@@ -276,6 +277,7 @@ const char *record_function_install() {
   user_handle = add_disabled(user_callback());
   operator_handle = add_disabled(operator_callback(false));
   user_enabled = operators_enabled = operators_want_inputs = false;
+  torch_lock_find(user_start, user_handle);
   return record_function_installed() ? nullptr : "the target is ending";
 }
 
