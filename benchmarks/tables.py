@@ -164,15 +164,23 @@ def soaks(found: Found) -> str:
     """The long proofs, as they wrote themselves down."""
     cells = []
     for one in found["soak"]:
-        told = ", ".join(f"{k} {_short(v)}" for k, v in one.items() if k != "soak")
+        told = "; ".join(f"{_words(k)} {_short(v)}" for k, v in one.items() if k != "soak")
         cells.append((f"`{one['soak']}`", told))
     return table(("proof", "figures"), cells)
 
 
+def _words(key: str) -> str:
+    return key.replace("_", " ")
+
+
 def _short(value: object) -> str:
     if isinstance(value, dict):
-        return "(" + ", ".join(f"{k} {_short(v)}" for k, v in value.items()) + ")"
-    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+        return ", ".join(f"{_words(k)} {_short(v)}" for k, v in value.items()) or "none"
+    if isinstance(value, list):
+        return "/".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 # ---------------------------------------------------------------------------- docs/performance.md

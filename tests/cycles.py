@@ -14,11 +14,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 from gputap.injectors.library.client import WindowConfig
 from gputap.injectors.tap import FrameworkTap
 from gputap.profiler import session
+from gputap.profiler.errors import ProfilerError
 from gputap.profiler.schema import CaptureMode
 from gputap.profiler.store import Capture
 from tests.workload import Workload
@@ -99,7 +101,10 @@ class Cycle:
 def cycle(pid: int, path: Path, window_ns: int) -> Cycle:
     """One full cycle; asserts that operators were captured, and that nothing was lost."""
     began = time.monotonic_ns()
-    tap = FrameworkTap(pid, WindowConfig(mode=CaptureMode.FULL), timeout_s=60)
+    try:
+        tap = FrameworkTap(pid, WindowConfig(mode=CaptureMode.FULL), timeout_s=60)
+    except ProfilerError as exc:
+        raise AssertionError(f"{exc}\n{threads_of(pid)}") from exc
     attached = time.monotonic_ns()
     plan = session.Plan(path, window_ns, CaptureMode.FULL, overwrite=True)
     capture = session.run([tap], plan)
@@ -111,16 +116,28 @@ def cycle(pid: int, path: Path, window_ns: int) -> Cycle:
     return Cycle(tap.pause_ns, attached - began, ended - began, _operators(capture), tap.reused)
 
 
+def threads_of(pid: int) -> str:
+    """What each thread of a target that cannot be attached to is doing."""
+    lines = []
+    for task in sorted(Path(f"/proc/{pid}/task").iterdir()):
+        with suppress(OSError):
+            status = (task / "status").read_text().splitlines()
+            told = [line for line in status if line.startswith(("State", "TracerPid", "SigBlk"))]
+            name, call = (task / "comm").read_text().strip(), (task / "syscall").read_text()
+            lines.append(f"{task.name} {name} {told} {(task / 'wchan').read_text()} {call.strip()}")
+    return "\n".join(lines)
+
+
 def _operators(capture: Capture) -> int:
     kinds: list[str] = capture.table("events", ["kind"]).column("kind").to_pylist()
     return kinds.count("operator")
 
 
 def run_cycles(workload: Workload, folder: Path, count: int, seed: int = 0) -> list[Cycle]:
-    """So many cycles with windows of 5 to 40 ms; the target must live after each."""
+    """So many cycles with windows of 10 to 50 ms; the target must live after each."""
     chance, done = random.Random(seed), []
     for number in range(count):
-        done.append(cycle(workload.pid, folder / "capture", chance.randint(5, 40) * 1_000_000))
+        done.append(cycle(workload.pid, folder / "capture", chance.randint(10, 50) * 1_000_000))
         assert workload.alive, f"the target ended in cycle {number}: {workload.errors}"
     return done
 
@@ -246,7 +263,9 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 def keep(name: str, figures: dict[str, object]) -> None:
     """Print the figures of a long proof and keep them in build/soak."""
-    text = json.dumps({"soak": name, **figures}, default=asdict)
+    when = {"date": datetime.now(timezone.utc).isoformat(timespec="minutes")}
+    busy = {"load": [round(load, 1) for load in os.getloadavg()]}
+    text = json.dumps({"soak": name, **figures, **when, **busy}, default=asdict)
     print(text)
     folder = ROOT / "build" / "soak"
     folder.mkdir(parents=True, exist_ok=True)

@@ -137,8 +137,12 @@ fi
 # is enough and small; the default index may serve several GB of CUDA instead.
 if ! .venv/bin/python -c 'import importlib.util as u, sys; sys.exit(not u.find_spec("torch"))'; then
   say "installing $TORCH (CPU build)"
-  pip install --retries 1 --timeout 20 --index-url "$TORCH_CPU_INDEX" "$TORCH" 2>build/torch.log ||
-    pip install "$TORCH" ||
+  index=()
+  if .venv/bin/python -c 'import sys, urllib.request as r; r.urlopen(sys.argv[1], timeout=10)' \
+    "$TORCH_CPU_INDEX/torch/" 2>/dev/null; then
+    index=(--index-url "$TORCH_CPU_INDEX")
+  fi
+  pip install "${index[@]}" "$TORCH" ||
     say "torch could not be installed: tests and demo that need it will say so"
 fi
 

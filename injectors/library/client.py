@@ -51,8 +51,8 @@ class WindowConfig:
     window_ns: int = 0
     """The agent closes the window by itself after so long; 0 = at `stop`."""
     budget_ppm: int = 10_000
-    event_cost_ns: int = 200
-    armed_cost_ns: int = 100
+    event_cost_ns: int = 260
+    armed_cost_ns: int = 160
     user_cost_ns: int = 0
     """What one user scope costs; 0 = the agent's default."""
     want_stacks: bool = True

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -66,3 +68,20 @@ def test_the_package_itself_imports_nothing_of_others() -> None:
     )
     tops = {name.split(".")[0] for name in done.stdout.split()}
     assert tops - sys.stdlib_module_names <= {"gputap"}
+
+
+def test_a_user_s_own_modules_do_not_shadow_ours(tmp_path: Path) -> None:
+    """Their folder is searched first, whether gputap is a program or run by `python -m`."""
+    for name in ("profiler", "injectors", "exporters", "dashboards", "cli"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the user has it too')\n")
+    for command in (["-m", "gputap.cli", "ps", "--json"], ["-m", "gputap.cli", "--version"]):
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr

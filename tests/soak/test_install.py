@@ -192,5 +192,6 @@ def test_a_user_s_own_modules_are_no_trouble(installed: Installed, tmp_path: Pat
 def test_leaves_nothing_behind(installed: Installed) -> None:
     """Last in this file: it ends the environment that the tests above share."""
     installed.pip("uninstall", "-y", "gputap")
-    left = [p for p in installed.folder.rglob("*gputap*") if p.name != "__pycache__"]
-    assert left == []
+    # pip takes the files and may leave an empty folder.
+    files = (p for p in installed.folder.rglob("*") if p.is_file())
+    assert [p for p in files if "gputap" in str(p.relative_to(installed.folder))] == []

@@ -60,6 +60,10 @@ static const struct needed needed[] = {
     {SYS_newfstatat, "newfstatat", DISPENSABLE, {3, 0, 0, 0x1000}},
     {SYS_fstat, "fstat", DISPENSABLE, {3}},
     {SYS_membarrier, "membarrier", DISPENSABLE, {8}},
+    {SYS_process_vm_readv, "process_vm_readv", DISPENSABLE, {0}},
+    {SYS_clock_gettime, "clock_gettime", DISPENSABLE, {1}},
+    {SYS_sched_yield, "sched_yield", DISPENSABLE, {0}},
+    {SYS_prctl, "prctl", DISPENSABLE, {15}},
 };
 
 static uint32_t load(const unsigned char *data, uint32_t offset) {
