@@ -85,7 +85,8 @@ def _parents(depth: Ints) -> Ints:
 def _breaks_out(start: Ints, end: Ints, parent: Ints) -> Bools:
     """True for intervals that do not lie in their parent. Before strays are out, parents err."""
     at = np.maximum(parent, 0)
-    return (parent >= 0) & ((end > end[at]) | (start > end[at]))
+    out: Bools = (parent >= 0) & ((end > end[at]) | (start > end[at]))
+    return out
 
 
 def _sizes(depth: Ints, parent: Ints) -> Ints:

@@ -291,7 +291,7 @@ class _Builder:
         module_of = np.full(len(self.events), -1, np.int64)
         runs: list[_Runs] = []
         total = 0
-        above = np.full(len(rows), -1, np.int64)
+        above: Ints = np.full(len(rows), -1, np.int64)
         for column in chain.T:
             breaks = breaks | _flags(_run_starts(column), len(rows))
             starts = np.flatnonzero(breaks)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
 from gputap.injectors.attach import inject
-from gputap.injectors.built import AGENT, built
+from gputap.injectors.built import AGENT, INJECT, built
 from gputap.injectors.library import ask, selftest
 from gputap.injectors.library.client import AgentClient, SnippetFailed, WindowConfig
 from gputap.injectors.library.detect import detect
@@ -20,6 +21,9 @@ from gputap.profiler.target import Target, inspect, require, thread_map
 
 MOST_EVENTS: Final = 4_000_000
 """For a window of bursts: more tells nothing new, and analysing them would take gigabytes."""
+
+PASSING_S: Final = 2.0
+"""An injector is through within milliseconds, on a busy machine within some hundreds."""
 
 NO_DEVICE: Final = "this version reads no GPU times (CUPTI) yet"
 
@@ -53,7 +57,7 @@ class FrameworkTap:
 
         `trust_seccomp` goes ahead where the target's seccomp filter cannot be read.
         """
-        self.target: Final[Target] = inspect(pid)
+        self.target: Final[Target] = _look(pid)
         require(self.target, ignore=("seccomp_unknown",) if trust_seccomp else ())
         self.pid = pid
         self.level = "framework"
@@ -125,6 +129,14 @@ class FrameworkTap:
             if what:
                 self.reasons += (f"the target did not tell {what}: {exc.message}",)
             return {}
+
+
+def _look(pid: int) -> Target:
+    """The target; an injector that a killed gputap has left in it is waited for."""
+    deadline = time.monotonic() + PASSING_S
+    while (target := inspect(pid)).tracer_name == INJECT and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return target
 
 
 def bounded(window: WindowConfig) -> WindowConfig:

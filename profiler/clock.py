@@ -93,7 +93,8 @@ class Clock:
         distance = np.clip(at - self.ticks[edge], -(_FAR >> 3), _FAR >> 3)
         whole, rest = distance >> _SLOPE_BITS, distance & ((1 << _SLOPE_BITS) - 1)
         rise: Ints = whole * self.slope + ((rest * self.slope) >> _SLOPE_BITS)
-        return rise + self.mono_ns[edge]
+        mono: Ints = rise + self.mono_ns[edge]
+        return mono
 
 
 def clock_from_samples(samples: npt.NDArray[np.void], *, offset_ns: int | None = None) -> Clock:

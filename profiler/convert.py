@@ -133,7 +133,8 @@ def redispatched(
         siblings = np.flatnonzero(depth == level)
         first, last = np.searchsorted(siblings, [inner[at] + 1, beyond[at]])
         only[at] = last <= first
-    return order[inner[only]]
+    found: npt.NDArray[np.intp] = order[inner[only]]
+    return found
 
 
 class _Lookups:

@@ -65,7 +65,7 @@ has_venv() { "$1" -c 'import venv, ensurepip' 2>/dev/null; }
 
 new_pythons() { # every Python here that is new enough, the preferred one first
   local name
-  for name in ${GPUTAP_PYTHON:-python3.11 python3.12 python3.13 python3.10 python3}; do
+  for name in ${GPUTAP_PYTHON:-python3.11 python3.12 python3.13 python3.10 python3 /usr/bin/python3}; do
     if command -v "$name" >/dev/null && runs "$name"; then echo "$name"; fi
   done
 }
@@ -88,10 +88,12 @@ command -v readelf >/dev/null || missing+=(binutils)
 # Without certificates the system's package indexes by https cannot be asked.
 [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -d /etc/pki/tls ] || missing+=(ca-certificates)
 if ! find_python >/dev/null; then
-  python=$(new_pythons | head -n 1)
-  case ${python:-none} in
-    none) [ -n "${GPUTAP_PYTHON:-}" ] || missing+=(python3 python3-venv) ;;
-    python3 | python3.*) missing+=("$python-venv") ;; # Debian packs venv apart
+  read -r python < <(new_pythons) || python=none
+  case $python in
+    none) # one that is too old would not become newer by this
+      [ -n "${GPUTAP_PYTHON:-}" ] || [ -x /usr/bin/python3 ] || missing+=(python3 python3-venv)
+      ;;
+    python3 | python3.* | /usr/bin/python3) missing+=("$(basename "$python")-venv") ;; # packed apart
   esac
 fi
 [ ${#missing[@]} = 0 ] || apt_install "${missing[@]}"

@@ -219,12 +219,13 @@ def _micro_steps(thread: Track, cuts: Cuts, runs: _Runs) -> Ints:
     passes = np.bincount(runs.step[runs.label == NODE], minlength=len(cuts)).astype(np.int64)
     known = cuts.recorded & cuts.whole & (passes > 0)
     if known.any():
-        fallback = np.full(len(cuts), int(np.median(passes[known])), np.int64)
+        fallback: Ints = np.full(len(cuts), int(np.median(passes[known])), np.int64)
     else:
         fallback = _count(thread.loader.start, cuts.start, cuts.end)
         if cuts.boundary != "optimizer":
             fallback = np.ones(len(cuts), np.int64)
-    return np.maximum(np.where(cuts.recorded, passes, fallback), 1)
+    count: Ints = np.maximum(np.where(cuts.recorded, passes, fallback), 1)
+    return count
 
 
 def _events_in(thread: Track, cuts: Cuts) -> Ints:

@@ -37,8 +37,11 @@ def rare(label: Ints, step: Ints, steps: int) -> Ints:
     )
     usual = seen * 2 > steps
     if usual.any():
-        return found[~usual]
-    return found[times >= 2 * seen] if steps >= _FEW else found[:0]
+        chosen = ~usual
+    else:
+        chosen = times >= 2 * seen if steps >= _FEW else np.zeros(len(found), bool)
+    sites: Ints = found[chosen]
+    return sites
 
 
 def continues(data: RankData, marks: Scopes, joined: Mask) -> Mask:

@@ -69,7 +69,7 @@ def test_library_of_somebody_else() -> None:
 
 
 def test_missing_helper_says_how_to_build_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(front, "NAME", "gputap-inject-missing")
+    monkeypatch.setattr(front, "INJECT", "gputap-inject-missing")
     with pytest.raises(AttachFailed, match="not built") as caught:
         attach.binary()
     assert "make build" in str(caught.value.hint)

@@ -26,10 +26,13 @@ def test_gputap_killed_anywhere_in_its_life(tmp_path: Path) -> None:
         life_s = cycles.whole_life_s(workload.pid, path)
         cycles.cycle(workload.pid, after_kill, 10_000_000)
         before = cycles.resources(workload.pid)
-        for number in range(KILLS):
+        while lives < KILLS:
             cycles.clear(path)
-            delay_s = life_s * (number + chance.random()) / KILLS
-            lives += cycles.kill_after(workload.pid, path, delay_s)
+            delay_s = life_s * chance.random()
+            if cycles.kill_after(workload.pid, path, delay_s):
+                lives += 1
+            else:  # the machine was less busy than when the life was measured
+                life_s = delay_s
             pauses.append(cycles.cycle(workload.pid, after_kill, 10_000_000).pause_ns)
         for number in range(KILLS):
             cycles.clear(path)
@@ -38,12 +41,12 @@ def test_gputap_killed_anywhere_in_its_life(tmp_path: Path) -> None:
                 workload.pid, path, delay_s, helper=number % 2 == 1
             )
             pauses.append(cycles.cycle(workload.pid, after_kill, 10_000_000).pause_ns)
-        after = cycles.resources(workload.pid)
+        # A thread that lost its injector before it had a task sleeps for 30 s and ends.
+        after = cycles.resources(workload.pid, looks=800)
         rounds = cycles.assert_losses_unchanged(workload)
     cycles.keep(
         "kill_cycles",
         {
-            "life_s": life_s,
             "killed": lives,
             "killed_inside_injector": inside,
             "attaches_after": len(pauses),
@@ -53,7 +56,6 @@ def test_gputap_killed_anywhere_in_its_life(tmp_path: Path) -> None:
             "after": asdict(after),
         },
     )
-    assert lives >= KILLS // 2
     assert inside >= KILLS // 4
     assert after.descriptors == before.descriptors
     assert after.threads == before.threads

@@ -61,6 +61,7 @@ class Trainer(threading.Thread):
         self._number = number
 
     def run(self) -> None:
+        torch.set_num_threads(1)  # OpenMP counts for every thread of its own
         limit = self._run_state.options.rounds
         while not self._run_state.stopped and not (limit and len(self.sums) >= limit):
             k = len(self.sums) % ROUNDS

@@ -85,7 +85,7 @@ def step_jitter(facts: Facts, policy: PausePolicy = PausePolicy()) -> Answer:
     if share < policy.outlier_share:
         return
     duration = rank.duration_ns[_alike(rank)]
-    median, p99 = np.median(duration), np.percentile(duration, 99)
+    median, p99 = float(np.median(duration)), float(np.percentile(duration, 99))
     cause, cause_share = _cause(rank, slow)
     yield Finding(
         rule="step_jitter",
