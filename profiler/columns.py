@@ -84,7 +84,8 @@ def _column(kind: pa.DataType, values: Sequence[Any]) -> pa.Array:
     filled = [0 if value is None else value for value in values]
     if pa.types.is_boolean(kind):
         return booleans(np.array(filled, bool), missing)
-    return numbers(np.array(filled, kind.to_pandas_dtype()), missing)
+    # Arrow's names are numpy's; kind.to_pandas_dtype() needs pandas in older pyarrow.
+    return numbers(np.array(filled, np.dtype(str(kind))), missing)
 
 
 def _validity(missing: Missing | None) -> tuple[pa.Buffer | None, int]:

@@ -1,5 +1,7 @@
 """Wheel, sdist and editable, each in an environment of its own: it runs, attaches, and has types.
 
+`lowest` is the wheel with the oldest dependencies that it allows.
+
 `GPUTAP_TEST_INSTALL_PYTHON` names another Python to install into than the one that runs the tests.
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -89,6 +92,17 @@ class Installed:
         return must(self.python, "-m", "pip", "-q", *arguments)
 
 
+def lowest(installed: Installed) -> list[str]:
+    """`numpy>=1.24` as `numpy==1.24.*`, for every dependency."""
+    version = must(installed.python, "-c", "import sys; print(sys.version_info[:2] < (3, 12))")
+    if version.strip() != "True":
+        pytest.skip("the oldest numpy has no wheel for this Python")
+    text = (ROOT / "pyproject.toml").read_text()
+    (block,) = re.findall(r"^dependencies = \[(.*?)^\]", text, re.DOTALL | re.MULTILINE)
+    asked = re.findall(r'"(.*)>=(.*)"', block)
+    return [f"{name}=={oldest}.*" for name, oldest in asked]
+
+
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel, the sdist, and the sdist unpacked as `source`."""
@@ -102,7 +116,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture(scope="module", params=["wheel", "sdist", "editable"])
+@pytest.fixture(scope="module", params=["wheel", "lowest", "sdist", "editable"])
 def installed(
     request: pytest.FixtureRequest, packages: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installed]:
@@ -111,6 +125,8 @@ def installed(
     it = Installed(request.param, folder)
     if it.form == "wheel":
         it.pip("install", next(packages.glob("*.whl")))
+    elif it.form == "lowest":
+        it.pip("install", next(packages.glob("*.whl")), *lowest(it))
     elif it.form == "sdist":
         it.pip("install", next(packages.glob("*.tar.gz")))
     else:
