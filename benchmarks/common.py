@@ -134,9 +134,12 @@ class Trainer:
 
 
 def tapped(
-    pid: int, config: WindowConfig, during: Callable[[], Count], path: Path
+    pid: int, config: WindowConfig, during: Callable[[], Count], path: Path, *, limit_s: float
 ) -> tuple[Count, Capture]:
-    """`during` while gputap captures from outside, as the command line does it."""
+    """`during` while gputap captures from outside, as the command line does it.
+
+    `limit_s` is the length of the window that is asked for, which the budget is shared out over.
+    """
     opened, done = threading.Event(), threading.Event()
     found: list[Count] = []
 
@@ -151,7 +154,7 @@ def tapped(
     actor.start()
     try:
         tap = FrameworkTap(pid, config, timeout_s=60)
-        plan = session.Plan(path, int(600e9), config.mode, overwrite=True)
+        plan = session.Plan(path, int(limit_s * 1e9), config.mode, overwrite=True)
         capture = session.run([tap], plan, progress=lambda _: opened.set(), stop_asked=done.is_set)
     finally:
         opened.set()
