@@ -28,6 +28,7 @@ from gputap.profiler.errors import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gputap.injectors.entry import Entry
     from gputap.injectors.library.client import WindowConfig
     from gputap.injectors.tap import FrameworkTap
     from gputap.profiler.analysis.model import Report
@@ -166,6 +167,13 @@ def attach(
             " memfd_create or clone3 would kill the target.",
         ),
     ] = False,
+    via: Annotated[
+        str,
+        typer.Option(
+            metavar="WAY",
+            help="How to get in: auto, ptrace or remote-exec (CPython 3.14 and later, PEP 768).",
+        ),
+    ] = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Capture a window of a running process, then say what holds it back.
@@ -193,7 +201,7 @@ def attach(
         overwrite=overwrite,
     )
     with _terminated_politely():
-        outcome = _capture(targets, window, plan, must=must, trust_seccomp=trust_seccomp)
+        outcome = _capture(targets, window, plan, must=must, entry=_entry(via, trust_seccomp))
     code = _show(outcome.capture, as_json=as_json, otlp=otlp, spans=spans)
     if strict:
         _strict(outcome.capture)
@@ -214,6 +222,15 @@ def _check_level(level: str) -> None:
             f"This version has no level `{level}` yet: only `framework`.",
             hint="Leave --level out: auto takes the highest level that can be had.",
         )
+
+
+def _entry(via: str, trust_seccomp: bool) -> Entry:
+    from gputap.injectors.entry import WAYS, Entry
+
+    for way in WAYS:
+        if via == way:
+            return Entry(way, trust_seccomp)
+    raise UsageError(f"--via {via} is none of {', '.join(WAYS)}.")
 
 
 def _ppm(budget: str) -> int:
@@ -271,7 +288,7 @@ def _capture(
     plan: Plan,
     *,
     must: bool,
-    trust_seccomp: bool = False,
+    entry: Entry | None = None,
 ) -> _Outcome:
     """Attach to all, capture one window, let go."""
     from gputap.dashboards.terminal import progress
@@ -279,7 +296,7 @@ def _capture(
     from gputap.profiler.store import check_writable
 
     check_writable(plan.path, overwrite=plan.overwrite)
-    taps, refusals = _attach_all(pids, window, trust_seccomp=trust_seccomp)
+    taps, refusals = _attach_all(pids, window, entry)
     if not taps or (refusals and must and len(pids) == 1):
         raise refusals[0]
     console = talk()
@@ -299,17 +316,17 @@ def _capture(
 
 
 def _attach_all(
-    pids: Sequence[int], window: WindowConfig, *, trust_seccomp: bool
+    pids: Sequence[int], window: WindowConfig, entry: Entry | None
 ) -> tuple[list[FrameworkTap], list[ProfilerError]]:
     """A tap per process that can be had, and why the others cannot."""
-    from gputap.injectors.tap import FrameworkTap
+    from gputap.injectors.tap import AUTO, FrameworkTap
 
     taps: list[FrameworkTap] = []
     refusals: list[ProfilerError] = []
     try:
         for pid in pids:
             try:
-                taps.append(FrameworkTap(pid, window, trust_seccomp=trust_seccomp))
+                taps.append(FrameworkTap(pid, window, entry or AUTO))
             except ProfilerError as exc:
                 refusals.append(exc)
     except BaseException:
@@ -467,6 +484,7 @@ def export(
     from gputap.profiler.store import Capture
 
     opened = Capture.open(capture)
+    _say_what_is_left_out(opened)
     if to == "otlp":
         _send(opened, otlp, spans)
     elif to == "perfetto":
@@ -481,6 +499,20 @@ def export(
         )
     else:
         raise UsageError(f"--to {to} is none of perfetto, otlp.")
+
+
+def _say_what_is_left_out(capture: Capture) -> None:
+    from gputap.profiler.capture import MOST_EVENTS
+
+    for rank in capture.ranks:
+        if capture.rows("events", rank.rank) > MOST_EVENTS:
+            talk().print(
+                f"gputap: of rank {rank.rank}'s {capture.rows('events', rank.rank):,} events only"
+                f" the newest {MOST_EVENTS:,} are exported; `gputap query` sees all",
+                style="yellow",
+                markup=False,
+                soft_wrap=True,
+            )
 
 
 @app.command(epilog="Example: gputap detach 4242")

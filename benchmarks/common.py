@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from gputap.injectors.entry import Entry
 from gputap.injectors.library.client import WindowConfig
 from gputap.injectors.tap import FrameworkTap
 from gputap.profiler import session
@@ -34,6 +35,8 @@ FOLDER = Path(__file__).resolve().parent
 WORKLOADS = FOLDER.parent / "tests" / "workloads"
 REQUEST, STATE, VERSION, STEPS, CPU_NS, WALL_NS = range(6)
 WORDS = 8
+
+PATIENT = Entry(timeout_s=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +156,7 @@ def tapped(
     actor = threading.Thread(target=act)
     actor.start()
     try:
-        tap = FrameworkTap(pid, config, timeout_s=60)
+        tap = FrameworkTap(pid, config, PATIENT)
         plan = session.Plan(path, int(limit_s * 1e9), config.mode, overwrite=True)
         capture = session.run([tap], plan, progress=lambda _: opened.set(), stop_asked=done.is_set)
     finally:
@@ -164,7 +167,7 @@ def tapped(
 
 def attached(pid: int, during: Callable[[], Count]) -> Count:
     """`during` while gputap is attached with everything prepared, and no window open."""
-    tap = FrameworkTap(pid, WindowConfig(mode=CaptureMode.FULL), timeout_s=60)
+    tap = FrameworkTap(pid, WindowConfig(mode=CaptureMode.FULL), PATIENT)
     try:
         tap.prepare()
         return during()

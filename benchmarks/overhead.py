@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from common import Count, Trainer, attached, emit, middle
+from common import PATIENT, Count, Trainer, attached, emit, middle
 
 from gputap.injectors.library.client import WindowConfig
 from gputap.injectors.tap import FrameworkTap
@@ -126,7 +126,7 @@ class Bench:
     def _tapped(self, name: str, pairs: Pairs) -> None:
         bursts = MODES[name].mode is CaptureMode.BURSTS
         seconds = BURSTS_SECONDS if bursts else self._seconds
-        tap = FrameworkTap(self._trainer.pid, MODES[name], timeout_s=60)
+        tap = FrameworkTap(self._trainer.pid, MODES[name], PATIENT)
 
         def opened() -> Count:
             tap.start(0)

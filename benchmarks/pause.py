@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from common import WORKLOADS, Trainer, emit, tail
+from common import PATIENT, WORKLOADS, Trainer, emit, tail
 
 from gputap.injectors import attach
 from gputap.injectors.attach import Injection
@@ -63,7 +63,7 @@ def measure(workload: str, pid: int, attaches: int) -> None:
     attach_ms, prepare_ms = [], []
     for _ in range(PREPARED):
         began = time.perf_counter()
-        tap = FrameworkTap(pid, WindowConfig(), timeout_s=60)
+        tap = FrameworkTap(pid, WindowConfig(), PATIENT)
         attached = time.perf_counter()
         tap.prepare()
         prepare_ms.append(1e3 * (time.perf_counter() - attached))

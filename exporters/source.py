@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
+from gputap.profiler.capture import MOST_EVENTS
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -42,9 +44,14 @@ class CaptureSource(Protocol):
         """The ranks, ascending."""
 
     def table(
-        self, name: str, columns: Sequence[str] | None = None, rank: int | None = None
+        self,
+        name: str,
+        columns: Sequence[str] | None = None,
+        rank: int | None = None,
+        *,
+        last_rows: int | None = None,
     ) -> pa.Table:
-        """A table of the schema, of one rank or of all."""
+        """A table of the schema, of one rank or of all; or only the newest rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +108,9 @@ class Columns:
 
 
 def read(capture: CaptureSource, table: str, columns: Sequence[str], rank: int) -> Columns:
-    """Columns of one rank's table, ordered by start."""
-    data = capture.table(table, columns=list(columns), rank=rank)
+    """Columns of one rank's table, ordered by start; of its events the newest `MOST_EVENTS`."""
+    most = MOST_EVENTS if table == "events" else None
+    data = capture.table(table, columns=list(columns), rank=rank, last_rows=most)
     ints, texts = {}, {}
     for name in columns:
         column = data.column(name).combine_chunks()
@@ -163,10 +171,15 @@ class WithSteps:
         return self._capture.ranks
 
     def table(
-        self, name: str, columns: Sequence[str] | None = None, rank: int | None = None
+        self,
+        name: str,
+        columns: Sequence[str] | None = None,
+        rank: int | None = None,
+        *,
+        last_rows: int | None = None,
     ) -> pa.Table:
-        """A table of the schema, of one rank or of all."""
-        found = self._capture.table(name, columns, rank)
+        """A table of the schema, of one rank or of all; or only the newest rows."""
+        found = self._capture.table(name, columns, rank, last_rows=last_rows)
         if name not in ("steps", "collectives") or rank is None or found.num_rows:
             return found
         if name == "collectives" and self._capture.table("steps", ["step"], rank).num_rows:

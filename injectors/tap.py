@@ -9,21 +9,23 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
-from gputap.injectors.attach import inject
 from gputap.injectors.built import AGENT, INJECT, built
+from gputap.injectors.entry import Entry, enter
 from gputap.injectors.library import ask, selftest
 from gputap.injectors.library.client import AgentClient, SnippetFailed, WindowConfig
 from gputap.injectors.library.detect import detect
 from gputap.profiler.agent_memory import AgentMemory
 from gputap.profiler.errors import ProfilerError, TargetGone
 from gputap.profiler.schema import CaptureMode
-from gputap.profiler.target import Target, inspect, require, thread_map
+from gputap.profiler.target import Target, inspect, thread_map
 
 MOST_EVENTS: Final = 4_000_000
 """For a window of bursts: more tells nothing new, and analysing them would take gigabytes."""
 
 PASSING_S: Final = 2.0
 """An injector is through within milliseconds, on a busy machine within some hundreds."""
+
+AUTO: Final = Entry()
 
 NO_DEVICE: Final = "this version reads no GPU times (CUPTI) yet"
 
@@ -45,25 +47,12 @@ class HostTids(dict[int, int]):
 class FrameworkTap:
     """Attach to one process. Implements `profiler.session.Tap`."""
 
-    def __init__(
-        self,
-        pid: int,
-        window: WindowConfig,
-        *,
-        timeout_s: float = 10.0,
-        trust_seccomp: bool = False,
-    ) -> None:
-        """Get in. Raises an error of the target's tree, and then has left nothing behind.
-
-        `trust_seccomp` goes ahead where the target's seccomp filter cannot be read.
-        """
+    def __init__(self, pid: int, window: WindowConfig, entry: Entry = AUTO) -> None:
+        """Get in. Raises an error of the target's tree, and then has left nothing behind."""
         self.target: Final[Target] = _look(pid)
-        require(self.target, ignore=("seccomp_unknown",) if trust_seccomp else ())
         self.pid = pid
         self.level = "framework"
-        injection = inject(
-            pid, agent=built(AGENT), timeout_s=timeout_s, trust_seccomp=trust_seccomp
-        )
+        injection = enter(self.target, agent=built(AGENT), entry=entry)
         self.pause_ns = injection.pause_ns
         self.reused: Final = injection.reused
         self._window = window
@@ -73,7 +62,7 @@ class FrameworkTap:
         self._before: dict[str, Any] = {}
         self.memory: AgentMemory = self._client.memory
         self.reasons: tuple[str, ...] = (NO_DEVICE,)
-        self.description: dict[str, Any] = _outside(self.target)
+        self.description: dict[str, Any] = _outside(self.target) | {"entered_by": injection.way}
 
     def prepare(self) -> None:
         """Ask the target who it is, choose the layouts, check them there."""

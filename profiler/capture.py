@@ -44,6 +44,10 @@ _SQL_TYPES: Final = {
 }
 
 
+MOST_EVENTS: Final = 2_000_000
+"""Events of a rank that reports and exports take into memory, the newest: some 700 MB to 1.5 GB.
+Long captures have more, which is said; `query` sees them all."""
+
 _SWITCHED_OFF: Final = (
     "autoinstall_known_extensions",
     "autoload_known_extensions",

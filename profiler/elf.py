@@ -113,6 +113,10 @@ class Elf:
             return None
         return value if value >= self._base else self.bias + value
 
+    def read(self, address: int, size: int) -> bytes:
+        """Bytes of the image; OSError if they are not all there."""
+        return self._read(address, size)
+
     def soname(self) -> str | None:
         """The library's own name."""
         strings, at = self._pointer(_DT_STRTAB), self._tags.get(_DT_SONAME)

@@ -30,10 +30,14 @@ class ProfilerError(Exception):
     exit_code: ClassVar[int] = 1
     help: ClassVar[str] = "Run with --verbose for the details."
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
-        """Keep `message` (what failed and why) apart from `hint` (what to do next)."""
+    def __init__(self, message: str, *, hint: str | None = None, code: str = "") -> None:
+        """Keep `message` (what failed and why) apart from `hint` (what to do next).
+
+        `code` is a fixed word for programs, where one class has several causes.
+        """
         super().__init__(message)
         self.message = message
+        self.code = code
         self.hint = hint if hint is not None else type(self).help
 
     def __str__(self) -> str:

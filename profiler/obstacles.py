@@ -6,6 +6,7 @@ injector checks again, with the process in hand, and refuses rather than takes a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
@@ -270,10 +271,17 @@ def _hardening(target: Target, ours: Ourselves) -> Iterator[Obstacle]:
         yield Obstacle(
             "shadow_stack",
             "it runs with a hardware shadow stack",
-            "The remote call that starts our thread would look like an attack to the processor.",
+            "The remote call that starts our thread would look like an attack to the processor."
+            " CPython 3.14 and later have another way in, which is then taken.",
             "Start the job with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off",
-            INJECTED,
+            () if _takes_scripts(target) else INJECTED,
         )
+
+
+def _takes_scripts(target: Target) -> bool:
+    """CPython 3.14 or later: PEP 768."""
+    version = re.match(r"3\.(\d+)", target.python.version or "") if target.python else None
+    return version is not None and int(version[1]) >= 14
 
 
 def _seccomp_filter(ours: Ourselves) -> Obstacle:

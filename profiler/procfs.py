@@ -152,11 +152,22 @@ class Process:
                 return _nonblocking(path, os.O_RDONLY)
         return None
 
+    def in_root(self, path: str) -> str:
+        """Where a mapped file lies in the process's folder: `root/...`.
+
+        The kernel shows a process in a chroot with paths from our root, one in a container with
+        paths from its own.
+        """
+        root = (self.link("root") or "/").rstrip("/")
+        return f"root{path.removeprefix(root) if path.startswith(f'{root}/') else path}"
+
     def read_in_root(self, path: str, limit: int = _CHUNK) -> bytes | None:
-        """Content of a regular file as the target sees it; None where it cannot be read."""
+        """Content of a mapped regular file, or one beside it; None where it cannot be read."""
         try:
             # Not a FIFO that would block us, and never a device: the path comes from the target.
-            with open(f"{self.path}/root{path}", "rb", buffering=0, opener=_nonblocking) as file:
+            with open(
+                self.path / self.in_root(path), "rb", buffering=0, opener=_nonblocking
+            ) as file:
                 if not os.path.isfile(f"/proc/self/fd/{file.fileno()}"):
                     return None
                 return b"".join(_chunks(file.fileno(), limit))

@@ -192,7 +192,7 @@ def require(target: Target, level: Level = "framework", *, ignore: Collection[st
         if level in obstacle.blocks and obstacle.code not in ignore:
             kind = _ERRORS.get(obstacle.code, TargetUnsupported)
             message = f"Process {target.pid} cannot be tapped: {obstacle.what}. {obstacle.why}"
-            raise kind(message, hint=obstacle.next_step)
+            raise kind(message, hint=obstacle.next_step, code=obstacle.code)
 
 
 _ERRORS: Final[dict[str, type[ProfilerError]]] = {
@@ -368,7 +368,7 @@ def _look(process: Process, ours: Ourselves) -> Target:
         tracer_name=_name_of(tracer, process.proc) if tracer else None,
         maps_readable=process.mappings is not None,
         has_proc=_has_proc(process),
-        agent_resident=any(_is_agent(m) for m in mappings),
+        agent_resident=any(is_agent(m) for m in mappings),
         control_fd=next((fd for fd, x in links.items() if _is_memfd(x, CONTROL_MEMFD)), None),
         tapped=control is not None and _locked(control, process.proc),
     )
@@ -438,7 +438,8 @@ def _is_memfd(path: str, name: str) -> bool:
     return path.removesuffix(" (deleted)") == f"/memfd:{name}"
 
 
-def _is_agent(mapping: Mapping) -> bool:
+def is_agent(mapping: Mapping) -> bool:
+    """Whether a mapped file is our agent library."""
     # The second form is the copy for targets that can load nothing from memory.
     return _is_memfd(mapping.path, AGENT_MEMFD) or mapping.name.startswith(f".{AGENT_MEMFD}-")
 

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from gputap.injectors.entry import Entry
 from gputap.injectors.library.client import WindowConfig
 from gputap.injectors.tap import FrameworkTap
 from gputap.profiler import session
@@ -102,7 +103,7 @@ def cycle(pid: int, path: Path, window_ns: int) -> Cycle:
     """One full cycle; asserts that operators were captured, and that nothing was lost."""
     began = time.monotonic_ns()
     try:
-        tap = FrameworkTap(pid, WindowConfig(mode=CaptureMode.FULL), timeout_s=60)
+        tap = FrameworkTap(pid, WindowConfig(mode=CaptureMode.FULL), Entry(timeout_s=60))
     except ProfilerError as exc:
         raise AssertionError(f"{exc}\n{threads_of(pid)}") from exc
     attached = time.monotonic_ns()

@@ -33,4 +33,19 @@ fi
 if ! has_any strace; then
   try_apt strace || say "strace could not be installed: one test will be skipped"
 fi
+
+# CPython 3.14 takes scripts from other processes. Where the system has none, in a root of its own.
+root=build/roots/python3.14
+if ! has_any python3.14 && [ ! -x $root/usr/bin/python3.14 ]; then
+  say "installing CPython 3.14 into $root"
+  rm -rf "$root"
+  mkdir -p "${root%/*}"
+  has_any debootstrap || try_apt debootstrap debian-archive-keyring
+  as_root debootstrap --variant=minbase --include=python3.14 forky "$root" \
+    http://deb.debian.org/debian sid >build/debootstrap.log 2>&1 ||
+    {
+      rm -rf "$root"
+      say "CPython 3.14 could not be installed: its tests will be skipped"
+    }
+fi
 exit 0

@@ -8,34 +8,14 @@ wherever that could do harm. `check` says beforehand whether it would. Both run 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from gputap.injectors.attach.helper import Answer, binary, run_helper
 from gputap.injectors.attach.refusals import refusal
+from gputap.injectors.injection import Injection
 from gputap.profiler.errors import AttachFailed, UsageError
 
 __all__ = ["Injection", "binary", "check", "inject"]
-
-
-@dataclass(frozen=True, slots=True)
-class Injection:
-    """The agent is in the target and has answered."""
-
-    pid: int
-    control_fd: int
-    """The control memfd's number in the target: open it as `/proc/PID/fd/N`."""
-    reused: bool
-    """True if the agent of an earlier attach was woken; nothing was loaded."""
-    tid: int
-    """The thread that was paused."""
-    pause_ns: int
-    """From asking it to stop to letting it go: an upper bound. Other threads are not paused."""
-    stops: int
-    """How often a thread was stopped until one was at a safe point."""
-    resolve_ns: int
-    load_ns: int
-    total_ns: int
 
 
 def inject(

@@ -97,4 +97,4 @@ def refusal(code: str, detail: str) -> TargetError | TargetGone:
     """The error for a refusal; an unknown code is a failed attach."""
     error, hint = REFUSALS.get(code, Refusal(AttachFailed, None))
     sentence = f"{detail[:1].upper()}{detail[1:]}".rstrip(".")
-    return error(f"{sentence}." if sentence else code, hint=hint)
+    return error(f"{sentence}." if sentence else code, hint=hint, code=code)

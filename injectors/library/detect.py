@@ -79,12 +79,7 @@ class Detected:
 def detect(pid: int) -> Detected:
     """Look at a process. Raises TargetGone or TargetNotPermitted."""
     process = Process(pid)
-    try:
-        maps = process.mappings
-    except ProcessGone as exc:
-        raise TargetGone(f"pid {pid} has ended.") from exc
-    if maps is None:
-        raise TargetNotPermitted(f"Reading the memory map of pid {pid} was refused.")
+    maps = _maps(process)
     with ProcessMemory(pid) as memory:
         found_torch = _torch(process, maps, memory)
         images = _interpreters(maps, memory)
@@ -101,6 +96,16 @@ def detect(pid: int) -> Detected:
         )
     reasons = tuple(reason for reason in (no_torch, no_python) if reason)
     return Detected(found_torch, found_python, torch_layout, python_layout, reasons)
+
+
+def _maps(process: Process) -> tuple[Mapping, ...]:
+    try:
+        maps = process.mappings
+    except ProcessGone as exc:
+        raise TargetGone(f"pid {process.pid} has ended.") from exc
+    if maps is None:
+        raise TargetNotPermitted(f"Reading the memory map of pid {process.pid} was refused.")
+    return maps
 
 
 # ------------------------------------------------------------------------------------ torch
@@ -125,7 +130,7 @@ def _torch(process: Process, maps: tuple[Mapping, ...], memory: ProcessMemory) -
 def _installed_version(process: Process, package: str) -> str | None:
     """The version in the name of torch's dist-info folder, beside the package."""
     try:
-        names = process.names(f"root{package.rpartition('/')[0]}") or []
+        names = process.names(process.in_root(package.rpartition("/")[0])) or []
     except ProcessGone:
         return None
     return next((m[1] for name in names if (m := _DIST_INFO.fullmatch(name))), None)
@@ -141,6 +146,33 @@ def _cxx11_abi(maps: tuple[Mapping, ...], memory: ProcessMemory) -> bool | None:
 
 
 # ----------------------------------------------------------------------------------- python
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """An interpreter's own account of itself: `_PyRuntime`, in the process's memory."""
+
+    version: tuple[int, int]
+    address: int
+    head: bytes
+    """Its first bytes; CPython 3.13 and later publish their offsets there."""
+
+
+def runtime(pid: int, size: int = 4096) -> Runtime | None:
+    """The CPython in a process; None if there is none that says its version (3.11 and later do).
+
+    Raises TargetGone or TargetNotPermitted.
+    """
+    maps = _maps(Process(pid))
+    with ProcessMemory(pid) as memory:
+        for _, image in _interpreters(maps, memory):
+            symbol, version = image.symbol("_PyRuntime"), _version_symbol(image, memory)
+            try:
+                if symbol and version:
+                    return Runtime(version, symbol.address, memory.read(symbol.address, size))
+            except OSError:
+                continue
+    return None
 
 
 def _interpreters(maps: tuple[Mapping, ...], memory: ProcessMemory) -> list[tuple[Mapping, Elf]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from gputap.profiler.analysis.phases import StepPhases, step_phases
 from gputap.profiler.analysis.reads import read_backs
 from gputap.profiler.analysis.steps import Cuts, cut_steps
 from gputap.profiler.analysis.track import OPTIMIZER_STEP, Track
+from gputap.profiler.capture import MOST_EVENTS
 from gputap.profiler.clock import format_duration
 from gputap.profiler.manifest import RankManifest
 from gputap.profiler.schema import EventKind
@@ -62,11 +63,6 @@ def analyse(capture: Capture) -> Report:
         level_reasons=manifest.level_reasons,
         simulated=manifest.simulated,
     )
-
-
-MOST_EVENTS: Final = 2_000_000
-"""Events of a rank that are looked at, the newest: they take some 700 MB. Long captures have more,
-and the report says so; `gputap query` sees them all."""
 
 
 def analysed_part(capture: Capture, rank: RankManifest) -> tuple[RankData, RankManifest]:

@@ -66,6 +66,9 @@ def finish():
     stop.set()
     runner.join()
 for _ in range(3): step()
+libtorch = ctypes.CDLL(os.path.join(os.path.dirname(torch.__file__), "lib", "libtorch_cpu.so"))
+in_list = libtorch._ZN2at18hasGlobalCallbacksEv
+in_list.restype = ctypes.c_bool
 """
 
 
@@ -316,6 +319,18 @@ def test_only_user_scopes_in_always_on_mode(tap: Tap) -> None:
     tap.record("for _ in range(7): step()", CaptureMode.ALWAYS_ON)
     assert tap.names() == {"Optimizer.step#SGD.step": 7, "Optimizer.zero_grad#SGD.zero_grad": 7}
     assert tap.memory.get("boundaries") == 7
+
+
+def test_nothing_is_in_torchs_list_unless_operators_are_recorded(tap: Tap) -> None:
+    assert tap.target.do("value = in_list()") is False
+    tap.start(CaptureMode.ALWAYS_ON)
+    assert tap.target.do("step(); value = in_list()") is False
+    tap.stop()
+    assert tap.names()["Optimizer.step#SGD.step"] == 1
+    tap.start(CaptureMode.FULL)
+    assert tap.target.do("value = in_list()") is True
+    tap.stop()
+    assert tap.target.do("value = in_list()") is False
 
 
 def test_window_closes_by_itself(tap: Tap) -> None:
@@ -606,7 +621,7 @@ for i in range(10):
         try:
             for _ in range(20): x.abs()
             left = [l for l in open("/proc/self/maps") if "gputap-ctl" in l]
-            os._exit(1 if left else 0)
+            os._exit(1 if left else 3 if in_list() else 0)
         except BaseException:
             os._exit(2)
     codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))

@@ -319,6 +319,17 @@ def test_own_pid_and_mount_namespace() -> None:
         assert workload.pid in {t.pid for t in find(match="sleeper")}
 
 
+@ROOT
+@pytest.mark.root
+def test_files_of_a_process_in_a_chroot_are_found(tmp_path: Path) -> None:
+    program = compile_c(tmp_path, READY_C, "-static")
+    (tmp_path / "version.py").write_text("__version__ = '1.2'")
+    with started("chroot", str(tmp_path), f"/{program.name}") as pid:
+        process = Process(pid)
+        mapped = next(m.path for m in process.mappings or () if m.name == program.name)
+        assert process.read_in_root(f"{Path(mapped).parent}/version.py") == b"__version__ = '1.2'"
+
+
 def test_traced_process() -> None:
     strace = shutil.which("strace")
     if strace is None:

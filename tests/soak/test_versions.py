@@ -8,12 +8,18 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gputap.injectors.attach import inject
+from gputap.injectors.built import AGENT, built
+from gputap.injectors.library.client import AgentClient, WindowConfig
+from gputap.injectors.library.detect import detect
+from gputap.profiler.schema import CaptureMode
 from gputap.profiler.store import Capture
 from tests.tapped import capture, names_per_step, profiler_counts, run_all, whole
 from tests.workload import Workload
@@ -100,6 +106,33 @@ def test_operators_and_steps(python: str, name: str, tmp_path: Path) -> None:
     # The first steps create optimizer state; the window's edge cuts the last loader call off.
     for counts in steps[3:-1]:
         assert counts == expected
+
+
+IN_LIST = """
+import ctypes, os, torch
+library = ctypes.CDLL(os.path.join(os.path.dirname(torch.__file__), "lib", "libtorch_cpu.so"))
+library._ZN2at18hasGlobalCallbacksEv.restype = ctypes.c_bool
+result = str(library._ZN2at18hasGlobalCallbacksEv())
+"""
+
+
+def test_user_scopes_come_without_an_entry_in_torchs_list(python: str) -> None:
+    """Backward passes would pay for it. Not so where torch is built in another way; then say so."""
+    with Workload("transformer", "--linger", python=python) as workload:
+        injection = inject(workload.pid, agent=built(AGENT))
+        found = detect(workload.pid)
+        with AgentClient(workload.pid, injection.control_fd) as client:
+            client.configure(found.torch_layout, found.python_layout)
+            client.start(WindowConfig(mode=CaptureMode.ALWAYS_ON))
+            deadline = time.monotonic() + 30
+            while client.memory.get("boundaries") < 3 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            answer = client.run_python(IN_LIST, 10)
+            steps = client.memory.get("boundaries")
+            client.stop()
+    show("in torch's list", python, entry=answer, steps=steps)
+    assert steps >= 3
+    assert answer == "False"
 
 
 def in_capture(taken: Capture) -> set[tuple[str | None, tuple[tuple[str, str, int], ...]]]:

@@ -1,5 +1,6 @@
 /* Signal handlers interrupt malloc a thousand times a second, and take their time: a thread in the
-   handler is outside libc, and yet inside malloc. */
+   handler is outside libc, and yet inside malloc. Between rounds it is outside of both for long
+   enough that a stop can land there. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,6 +26,8 @@ int main(void) {
     }
     for (int i = 0; i < 16; i++) {
       free(blocks[i]);
+    }
+    for (volatile int i = 0; i < 40000; i++) {
     }
   }
 }

@@ -183,6 +183,10 @@ PUBLISHED: Final = {
             *_OBJECTS,
             ("set", "size used table mask"),
             *_MORE_OBJECTS,
+            ("gc", "size collecting"),
+            ("generator", "size gi_name gi_iframe gi_frame_state"),
+            ("llist", "next prev"),
+            ("debugger", "eval_breaker support enabled pending_call script_path script_path_size"),
         ),
         owner_cstack=3,
         pointer_tag_mask=3,
@@ -232,19 +236,11 @@ def _count(published: Published) -> int:
 def from_debug_offsets(version: tuple[int, int], raw: bytes) -> PythonLayout | None:
     """The layout that a 3.13+ interpreter publishes; None if `raw` is not that, or implausible."""
     published = PUBLISHED[version]
-    if len(raw) < 8 * _count(published) or raw[:8] != COOKIE:
-        return None
-    numbers = iter(np.frombuffer(raw, "<u8", _count(published)).tolist())
-    at = {
-        f"{section}.{field}".lstrip("."): next(numbers)
-        for section, fields in published.sections
-        for field in fields.split()
-    }
-    number = version[0] * 256 + version[1]
-    if at["version"] >> 16 != number or at["free_threaded"]:
+    at = _published_offsets(version, raw)
+    if at is None or at["free_threaded"]:
         return None
     layout = PythonLayout(
-        version=number,
+        version=version[0] * 256 + version[1],
         enabled=1,
         tstate_frame=at["thread.current_frame"],
         frame_back=at["frame.previous"],
@@ -272,6 +268,20 @@ def from_debug_offsets(version: tuple[int, int], raw: bytes) -> PythonLayout | N
     return layout if _plausible(layout) else None
 
 
+def _published_offsets(version: tuple[int, int], raw: bytes) -> dict[str, int] | None:
+    """Every number by section and field; None if `raw` is not what `version` publishes."""
+    published = PUBLISHED[version]
+    if len(raw) < 8 * _count(published) or raw[:8] != COOKIE:
+        return None
+    numbers = iter(np.frombuffer(raw, "<u8", _count(published)).tolist())
+    at = {
+        f"{section}.{field}".lstrip("."): next(numbers)
+        for section, fields in published.sections
+        for field in fields.split()
+    }
+    return at if at["version"] >> 16 == version[0] * 256 + version[1] else None
+
+
 def _plausible(layout: PythonLayout) -> bool:
     """Whether every offset lies where an object of CPython could have a field."""
     offsets = (
@@ -280,3 +290,48 @@ def _plausible(layout: PythonLayout) -> bool:
         if field.type == "<i4" and not field.name.startswith("pad")
     )
     return all(-1 <= offset < _LARGEST_OFFSET for offset in offsets)
+
+
+# ------------------------------------------------------------------------- scripts from outside
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteExecLayout:
+    """Where an interpreter takes a script from another process (PEP 768). All are offsets."""
+
+    interpreters_head: int
+    """In `_PyRuntime`; the list goes on at `interpreter_next`."""
+    interpreter_next: int
+    interpreter_id: int
+    """Signed 64-bit; the main interpreter has 0."""
+    enabled: int
+    """In the interpreter: an int, 1 unless it was started with remote debugging off."""
+    threads_main: int
+    """In the interpreter: its main thread's state."""
+    eval_breaker: int
+    """In the thread's state: a word; one of its bits sends the thread to look for a script."""
+    pending_call: int
+    """In the thread's state: an int, 1 while a script waits."""
+    script_path: int
+    """In the thread's state."""
+    script_path_size: int
+
+
+def remote_exec(version: tuple[int, int], raw: bytes) -> RemoteExecLayout | None:
+    """The layout that an interpreter publishes; None before 3.14 and where it is implausible."""
+    at = _published_offsets(version, raw) if version in PUBLISHED else None
+    if at is None or "debugger.support" not in at:
+        return None
+    support = at["debugger.support"]
+    layout = RemoteExecLayout(
+        interpreters_head=at["runtime.interpreters_head"],
+        interpreter_next=at["interpreter.next"],
+        interpreter_id=at["interpreter.id"],
+        enabled=at["debugger.enabled"],
+        threads_main=at["interpreter.threads_main"],
+        eval_breaker=at["debugger.eval_breaker"],
+        pending_call=support + at["debugger.pending_call"],
+        script_path=support + at["debugger.script_path"],
+        script_path_size=at["debugger.script_path_size"],
+    )
+    return layout if 64 <= layout.script_path_size <= 1 << 16 else None

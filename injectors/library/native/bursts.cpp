@@ -10,11 +10,11 @@ constexpr int64_t kTickNs = 2000000, kIdleTickNs = 20000000;
 constexpr int64_t kNoStepsNs = 300000000;  /* no boundary for so long: slices of time instead */
 constexpr int64_t kFirstSliceNs = 50000000, kLongestSliceNs = 500000000;
 constexpr int64_t kBudgetSpanNs = 10000000000; /* the bucket holds a quarter of this time's budget */
-constexpr int64_t kRateSpanNs = 200000000;
+constexpr int64_t kRateSpanNs = 100000000;
 constexpr int64_t kArmAheadNs = 5000000, kOverdueNs = 50000000;
 
 // Prices where gputap gives none: what one event costs a small-operator loop on CPU.
-constexpr uint32_t kEventCostNs = 220, kArmedCostNs = 160, kUserCostNs = 1500;
+constexpr uint32_t kEventCostNs = 220, kArmedCostNs = 160, kUserCostNs = 800;
 
 enum State : uint32_t {
   kOff,       /* the operator callback is disabled */
@@ -184,8 +184,8 @@ void enable_user(Live *live, bool on, uint64_t now) {
     add(&live->header->user_ticks, now - g.user_on_ticks);
 }
 
-// Decides whether user scopes can be recorded all the time.
-void judge_user_rate(const ThreadTotals &totals, uint64_t now) {
+// Decides whether user scopes can be recorded all the time, or in bursts only.
+void judge_user_rate(Live *live, const ThreadTotals &totals, uint64_t now) {
   int64_t span_ns = ticks_to_ns(now - g.rate_ticks);
   if (span_ns < kRateSpanNs) return;
   double share = (double)((totals.user_events - g.rate_user_events) * g.user_cost_ns) / (double)span_ns;
@@ -195,6 +195,7 @@ void judge_user_rate(const ThreadTotals &totals, uint64_t now) {
     g.user_gated = share > g.budget / 4;
   g.rate_ticks = now;
   g.rate_user_events = totals.user_events;
+  if (g.user_gated && load_acquire(&g.state) == kOff) enable_user(live, false, now);
 }
 
 // Tokens that a burst needs before it is worth arming for.
@@ -346,7 +347,7 @@ void bursts_tick(Live *live) {
   store(&live->header->spent_ns, spent);
   if (g.mode != GPUTAP_CAPTURE_MODE_BURSTS) return;
   accrue(now, spent);
-  judge_user_rate(totals, now);
+  judge_user_rate(live, totals, now);
   switch (load_acquire(&g.state)) {
     case kOff:
       return when_off(live, now, spent);

@@ -2,6 +2,7 @@
 
 #include "atomics.h"
 #include "host.h"
+#include "record_function.h"
 #include "session.h"
 #include "torch_lock.h"
 
@@ -47,6 +48,7 @@ void after_fork_in_parent() {
 // Runs in the child, maybe between fork and exec of a process with a thousand threads: no lock, no
 // allocation.
 void after_fork_in_child() {
+  record_function_forget_after_fork();
   torch_lock_give();
   store(&forks_pending, 0);
   store(&in_torch, 0);

@@ -8,13 +8,15 @@
 #include "shapes.h"
 #include "torch_api.h"
 #include "torch_lock.h"
+#include "user_scopes.h"
 
 namespace gputap {
 
 namespace {
 
-uint64_t user_handle, operator_handle;
-bool user_enabled, operators_enabled, operators_want_inputs;
+uint64_t user_handle, operator_handle; /* 0 = not registered */
+bool user_put; /* user scopes come without an entry in the list */
+bool found, operators_want_inputs;
 
 template <typename T>
 inline T field(const void *record_function, int32_t offset, T otherwise) {
@@ -243,12 +245,11 @@ RecordFunctionCallback operator_callback(bool needs_inputs) {
   return callback;
 }
 
-uint64_t add_disabled(const RecordFunctionCallback &callback) {
+// Registered, not only enabled, for as long as it is wanted: at every node of a backward pass torch
+// copies its list of callbacks twice, so one that is in the list costs even while it is disabled.
+uint64_t add(const RecordFunctionCallback &callback) {
   ForkGuard guard;
-  if (!guard.allowed()) return 0;
-  uint64_t handle = g_torch.add(callback);
-  g_torch.disable(handle);
-  return handle;
+  return guard.allowed() ? g_torch.add(callback) : 0;
 }
 
 void remove(uint64_t *handle) {
@@ -257,53 +258,64 @@ void remove(uint64_t *handle) {
   *handle = 0;
 }
 
-void enable(uint64_t handle, bool *enabled, bool on) {
-  if (*enabled == on || !handle) return;
-  ForkGuard guard;
-  if (!guard.allowed()) return;
-  if (on)
-    g_torch.reenable(handle);
-  else
-    g_torch.disable(handle);
-  *enabled = on;
+// Torch's lock can be found only while an entry of ours is in the list that it guards.
+void find_lock() {
+  if (torch_lock_is_known()) return;
+  user_handle = add(user_callback());
+  torch_lock_find(user_start, user_handle);
+  remove(&user_handle);
 }
 
 }  // namespace
 
 const char *record_function_install() {
-  if (record_function_installed()) return nullptr;
+  if (found) return nullptr;
   const char *missing = torch_api_find();
   if (missing) return missing;
-  user_handle = add_disabled(user_callback());
-  operator_handle = add_disabled(operator_callback(false));
-  user_enabled = operators_enabled = operators_want_inputs = false;
-  torch_lock_find(user_start, user_handle);
-  return record_function_installed() ? nullptr : "the target is ending";
+  find_lock();
+  user_scopes_find(g_torch.library, {user_start, end});
+  found = true;
+  return nullptr;
 }
 
 void record_function_remove() {
   record_function_enable_operators(false);
   record_function_enable_user(false);
-  remove(&operator_handle);
-  remove(&user_handle);
 }
 
-bool record_function_installed() { return user_handle && operator_handle; }
-
-void record_function_enable_user(bool on) { enable(user_handle, &user_enabled, on); }
-
-void record_function_enable_operators(bool on) { enable(operator_handle, &operators_enabled, on); }
-
-void record_function_want_inputs(bool on) {
-  if (on == operators_want_inputs || !operator_handle) return;
-  record_function_enable_operators(false);
-  remove(&operator_handle);
-  operator_handle = add_disabled(operator_callback(on));
-  operators_want_inputs = on;
+void record_function_enable_user(bool on) {
+  if (on == record_function_user_enabled() || !found) return;
+  if (!on && user_put) {
+    user_scopes_put(false);
+    user_put = false;
+  } else if (on && user_scopes_put(true)) {
+    user_put = true;
+  } else if (on) {
+    user_handle = add(user_callback());
+  } else {
+    remove(&user_handle);
+  }
 }
 
-bool record_function_user_enabled() { return user_enabled; }
+void record_function_enable_operators(bool on) {
+  if (on == record_function_operators_enabled() || !found) return;
+  if (on)
+    operator_handle = add(operator_callback(operators_want_inputs));
+  else
+    remove(&operator_handle);
+}
 
-bool record_function_operators_enabled() { return operators_enabled; }
+void record_function_want_inputs(bool on) { operators_want_inputs = on; }
+
+bool record_function_user_enabled() { return user_put || user_handle; }
+
+bool record_function_operators_enabled() { return operator_handle != 0; }
+
+void record_function_forget_after_fork() {
+  torch_lock_drop_entries(user_start, operator_start);
+  user_handle = operator_handle = 0;
+  if (user_put) user_scopes_put(false);
+  user_put = false;
+}
 
 }  // namespace gputap

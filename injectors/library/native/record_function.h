@@ -8,23 +8,24 @@
 
 namespace gputap {
 
-// Finds torch and registers both callbacks, disabled. Null on success, else why not. Idempotent.
+// Finds torch. Null on success, else why not. Idempotent; nothing is registered yet.
 const char *record_function_install();
 
-// Removes them. Ends of operators that are open now still arrive.
+// Takes both callbacks out. Ends of operators that are open now still arrive.
 void record_function_remove();
-
-bool record_function_installed();
 
 // Idempotent and cheap when nothing changes. torch's threads follow at their next operator.
 void record_function_enable_user(bool on);
 void record_function_enable_operators(bool on);
 
-// Whether operators hand over their inputs; registers the callback anew if that changes.
+// Whether operators hand over their inputs, from the next time that they are enabled.
 void record_function_want_inputs(bool on);
 
 bool record_function_user_enabled();
 bool record_function_operators_enabled();
+
+// In a forked child, by its only thread, while that holds torch's lock: the child has no callbacks.
+void record_function_forget_after_fork();
 
 }  // namespace gputap
 

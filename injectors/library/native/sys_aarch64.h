@@ -23,6 +23,7 @@ enum Number : long {
   kGettid = 178,
   kMunmap = 215,
   kMmap = 222,
+  kMprotect = 226,
   kMadvise = 233,
   kProcessVmReadv = 270,
   kMemfdCreate = 279,

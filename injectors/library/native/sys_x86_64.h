@@ -11,6 +11,7 @@ enum Number : long {
   kRead = 0,
   kClose = 3,
   kMmap = 9,
+  kMprotect = 10,
   kMunmap = 11,
   kRtSigprocmask = 14,
   kSchedYield = 24,

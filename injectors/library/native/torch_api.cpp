@@ -33,6 +33,7 @@ const char *torch_api_find() {
   // libtorch is loaded RTLD_LOCAL by Python, so the global scope does not have it.
   void *library = host_loaded_library("libtorch_cpu.so", "libtorch_cpu");
   if (!library) return "libtorch_cpu.so is not loaded in the target";
+  g_torch.library = library;
   for (const Wanted &wanted : kWanted) {
     void *found = g_host.dlsym(library, wanted.name);
     if (!found && wanted.required) return wanted.name;

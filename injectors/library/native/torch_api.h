@@ -36,6 +36,7 @@ struct Vector {
 };
 
 struct TorchApi {
+  void *library; /* handle of libtorch_cpu */
   uint64_t (*add)(RecordFunctionCallback);
   void (*remove)(uint64_t);
   void (*disable)(uint64_t);

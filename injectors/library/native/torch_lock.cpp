@@ -37,6 +37,7 @@ struct Search {
 int (*mutex_trylock)(void *);
 int (*mutex_unlock)(void *);
 void *lock_of_torch;
+Manager *manager_of_torch;
 uintptr_t taker; /* the thread that is forking and has it */
 
 bool looks_right(const Manager *at) {
@@ -77,13 +78,13 @@ bool search_mapping(const Mapping &mapping, void *context) {
   return false;
 }
 
-// Switching a callback on and off changes the list twice, and the version says so.
+// Switching a callback off and on changes the list twice, and the version says so.
 bool version_counts(const Manager *manager, uint64_t handle) {
   ForkGuard guard;
   if (!guard.allowed()) return false;
   uint64_t before = load(&manager->version);
-  g_torch.reenable(handle);
   g_torch.disable(handle);
+  g_torch.reenable(handle);
   return load(&manager->version) >= before + 2;
 }
 
@@ -105,9 +106,12 @@ void torch_lock_find(ContextPointer (*start)(const void *), uint64_t handle) {
   mutex_unlock = (int (*)(void *))host_symbol("pthread_mutex_unlock");
   Search search = {(void *)start, handle, false, nullptr};
   if (!mutex_trylock || !mutex_unlock || !maps_find(search_mapping, &search)) return;
-  if (version_counts(search.found, handle) && mutex_is_sane(search.found))
-    store_release(&lock_of_torch, (void *)search.found->mutex);
+  if (!version_counts(search.found, handle) || !mutex_is_sane(search.found)) return;
+  manager_of_torch = search.found;
+  store_release(&lock_of_torch, (void *)search.found->mutex);
 }
+
+bool torch_lock_is_known() { return load(&lock_of_torch) != nullptr; }
 
 bool torch_lock_take() {
   void *lock = load_acquire(&lock_of_torch);
@@ -119,6 +123,18 @@ bool torch_lock_take() {
   }
   taker = thread_pointer();
   return true;
+}
+
+void torch_lock_drop_entries(ContextPointer (*first)(const void *),
+                             ContextPointer (*second)(const void *)) {
+  if (load(&taker) != thread_pointer()) return;
+  Manager *manager = manager_of_torch;
+  Entry *kept = manager->begin;
+  for (Entry *entry = manager->begin; entry != manager->end; entry++)
+    if (entry->callback.start != first && entry->callback.start != second) *kept++ = *entry;
+  if (kept == manager->end) return;
+  manager->end = kept;
+  store_release(&manager->version, manager->version + 1);
 }
 
 void torch_lock_give() {

@@ -16,8 +16,15 @@ namespace gputap {
 // Looks for the lock, once, by an entry of ours. Takes some milliseconds of the control thread.
 void torch_lock_find(ContextPointer (*start)(const void *), uint64_t handle);
 
+bool torch_lock_is_known();
+
 // False if the lock is not known, or was not to be had in good time.
 bool torch_lock_take();
+
+// In a child, by the thread that took the lock: takes the entries that start so out of the list. Does
+// nothing where that thread does not have it.
+void torch_lock_drop_entries(ContextPointer (*first)(const void *),
+                             ContextPointer (*second)(const void *));
 
 // In parent and child: by the thread that took it, if it did.
 void torch_lock_give();

@@ -28,7 +28,14 @@ def source(name: str, **arguments: Argument) -> str:
 
     Raises KeyError for an argument that the snippet does not have.
     """
-    text = _text(name)
+    return with_arguments(_text(name), **arguments)
+
+
+def with_arguments(text: str, **arguments: Argument) -> str:
+    """The source `text` with its capital-letter defaults replaced.
+
+    Raises KeyError for an argument that it does not have.
+    """
     for key, value in arguments.items():
         pattern = re.compile(rf"^{key.upper()} = .*$", re.MULTILINE)
         if not pattern.search(text):

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace, TracePacket, TrackEvent
 
+from gputap.exporters import source
 from gputap.exporters.perfetto import export_perfetto
 from gputap.profiler.errors import ExportError
 from gputap.profiler.schema import EventFlag
 from gputap.profiler.store import Capture
+from tests import synthetic
 from tests.synthetic import START_NS, Plan, event, gloo_tid, main_tid, write_events
 from tests.unit.exporters.captures import training
 
@@ -276,3 +278,16 @@ def test_a_path_that_cannot_be_written_is_said_and_leaves_nothing(tmp_path: Path
 def test_a_capture_without_events_makes_a_valid_file(tmp_path: Path) -> None:
     reader = exported(write_events(tmp_path / "c", []), tmp_path / "t")
     assert reader.slices == []
+
+
+def test_of_a_long_capture_the_newest_events_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = synthetic.capture(tmp_path / "c", steps=40, part_steps=10)
+    sizes = [file.rows for file in taken.files if file.table == "events"]
+    monkeypatch.setattr(source, "MOST_EVENTS", sizes[-1] + sizes[-2])
+    result = export_perfetto(taken, tmp_path / "trace")
+    assert result.events == sizes[-1] + sizes[-2]
+    written = Reader.read(tmp_path / "trace").slices
+    steps = [s for s in written if s.category == "step"]
+    assert len(steps) == 40

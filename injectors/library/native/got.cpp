@@ -1,0 +1,148 @@
+#include "got.h"
+
+#include "atomics.h"
+#include "host.h"
+#include "maps.h"
+
+namespace gputap {
+
+namespace {
+
+constexpr int kLinkMapRequest = 2; /* RTLD_DI_LINKMAP */
+constexpr uint64_t kMostRelocations = 1 << 22;
+
+#if defined(__x86_64__)
+constexpr uint32_t kJumpSlot = 7, kGlobalData = 6;
+#elif defined(__aarch64__)
+constexpr uint32_t kJumpSlot = 1026, kGlobalData = 1025;
+#endif
+
+enum Tag : int64_t { kEnd = 0, kPltSize = 2, kStrings = 5, kSymbols = 6, kRela = 7, kRelaSize = 8, kPlt = 23 };
+
+struct LinkMap { /* the public part of glibc's and musl's */
+  uint64_t bias;
+  const char *name;
+  const int64_t (*dynamic)[2];
+};
+
+struct Symbol {
+  uint32_t name;
+  uint8_t info, other;
+  uint16_t section;
+  uint64_t value, size;
+};
+
+struct Relocation {
+  uint64_t offset, info;
+  int64_t addend;
+};
+
+struct Image {
+  uint64_t bias;
+  const char *strings;
+  const Symbol *symbols;
+  const Relocation *plt, *rela;
+  uint64_t plt_count, rela_count;
+};
+
+const void *pointer(const LinkMap *map, int64_t value) {
+  // glibc has relocated these in place, others have not.
+  return (const void *)((uint64_t)value >= map->bias ? (uint64_t)value : map->bias + (uint64_t)value);
+}
+
+Image read_image(const LinkMap *map) {
+  Image image = {map->bias, nullptr, nullptr, nullptr, nullptr, 0, 0};
+  for (const int64_t(*tag)[2] = map->dynamic; (*tag)[0] != kEnd; tag++) {
+    int64_t value = (*tag)[1];
+    switch ((*tag)[0]) {
+      case kStrings:
+        image.strings = (const char *)pointer(map, value);
+        break;
+      case kSymbols:
+        image.symbols = (const Symbol *)pointer(map, value);
+        break;
+      case kPlt:
+        image.plt = (const Relocation *)pointer(map, value);
+        break;
+      case kRela:
+        image.rela = (const Relocation *)pointer(map, value);
+        break;
+      case kPltSize:
+        image.plt_count = (uint64_t)value / sizeof(Relocation);
+        break;
+      case kRelaSize:
+        image.rela_count = (uint64_t)value / sizeof(Relocation);
+        break;
+    }
+  }
+  return image;
+}
+
+bool is_same(const char *a, const char *b) {
+  while (*a && *a == *b) a++, b++;
+  return *a == *b;
+}
+
+void **search(const Image &image, const Relocation *first, uint64_t count, const char *symbol) {
+  for (uint64_t i = 0; first && i < count && i < kMostRelocations; i++) {
+    uint32_t type = (uint32_t)first[i].info;
+    if (type != kJumpSlot && type != kGlobalData) continue;
+    const Symbol &found = image.symbols[first[i].info >> 32];
+    if (is_same(image.strings + found.name, symbol)) return (void **)(image.bias + first[i].offset);
+  }
+  return nullptr;
+}
+
+struct Page {
+  uint64_t address;
+  bool writable;
+};
+
+bool is_page(const Mapping &mapping, void *context) {
+  Page *page = (Page *)context;
+  if (page->address < mapping.start || page->address >= mapping.end) return false;
+  page->writable = mapping.writable;
+  return true;
+}
+
+// Exchanges the slot's value if it is `expected`. Its page is read-only where the library was linked
+// with full RELRO.
+bool write(void **at, void *expected, void *value) {
+  uint64_t start = (uint64_t)at & ~(uint64_t)(sys::kPage - 1);
+  Page page = {start, false};
+  if (!maps_find(is_page, &page)) return false;
+  if (!page.writable && sys::failed(sys::call(sys::kMprotect, (long)start, sys::kPage,
+                                              sys::kProtRead | sys::kProtWrite)))
+    return false;
+  bool written = change(at, expected, value);
+  if (!page.writable) sys::call(sys::kMprotect, (long)start, sys::kPage, sys::kProtRead);
+  return written;
+}
+
+}  // namespace
+
+GotSlot got_find(void *library, const char *symbol) {
+  typedef int (*Dlinfo)(void *, int, void *);
+  Dlinfo dlinfo = (Dlinfo)host_symbol("dlinfo");
+  LinkMap *map = nullptr;
+  if (!dlinfo || !library || dlinfo(library, kLinkMapRequest, &map) != 0 || !map) return {};
+  Image image = read_image(map);
+  if (!image.strings || !image.symbols) return {};
+  void **at = search(image, image.plt, image.plt_count, symbol);
+  if (!at) at = search(image, image.rela, image.rela_count, symbol);
+  return {at, at ? load(at) : nullptr};
+}
+
+bool got_put(GotSlot *slot, void *function) {
+  if (!slot->at) return false;
+  void *now = load(slot->at);
+  if (now == function) return true;
+  slot->original = now; /* the loader may have put the function in place of its stub */
+  return write(slot->at, now, function);
+}
+
+void got_take_back(const GotSlot &slot, void *function) {
+  if (slot.at && load(slot.at) == function) write(slot.at, function, slot.original);
+}
+
+}  // namespace gputap

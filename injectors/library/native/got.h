@@ -1,0 +1,26 @@
+// Calls between libraries go through slots of the calling library's global offset table. A slot that
+// holds our function instead sends those calls through us: one store, no code is changed.
+#ifndef GPUTAP_GOT_H
+#define GPUTAP_GOT_H
+
+#include <stdint.h>
+
+namespace gputap {
+
+struct GotSlot {
+  void **at;      /* null: not found */
+  void *original; /* what it held: the function, or the stub that finds it at the first call */
+};
+
+// The slot through which the loaded library with this handle calls `symbol`.
+GotSlot got_find(void *library, const char *symbol);
+
+// Puts `function` into the slot. False if that cannot be written.
+bool got_put(GotSlot *slot, void *function);
+
+// Puts back what was there, unless somebody else has changed the slot meanwhile.
+void got_take_back(const GotSlot &slot, void *function);
+
+}  // namespace gputap
+
+#endif
