@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from gputap.dashboards import text
 from gputap.profiler.analysis.model import Report, Step
+from gputap.profiler.capture import MOST_EVENTS
 from gputap.profiler.schema import EventFlag
 
 if TYPE_CHECKING:
@@ -53,9 +54,14 @@ class Tables(Protocol):
     """What is needed of a capture; `gputap.profiler.store.Capture` is one."""
 
     def table(
-        self, name: str, columns: Sequence[str] | None = None, rank: int | None = None
+        self,
+        name: str,
+        columns: Sequence[str] | None = None,
+        rank: int | None = None,
+        *,
+        last_rows: int | None = None,
     ) -> pa.Table:
-        """A table of the capture, of one rank."""
+        """A table of the capture, of one rank, or only its newest rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +148,7 @@ def select(capture: Tables, report: Report, *, limit: int = BARS) -> tuple[Timel
         return _first_slice(capture, report, limit)
     drawn = []
     for rank in sorted({window.rank for window in windows}):
-        events = capture.table("events", columns=_COLUMNS, rank=rank)
+        events = capture.table("events", columns=_COLUMNS, rank=rank, last_rows=MOST_EVENTS)
         threads = _threads(capture, rank)
         drawn += [
             (windows.index(window), _draw(capture, events, threads, window, limit))
@@ -175,7 +181,7 @@ def _window(step: Step, rank: int, why: str) -> _Window:
 
 def _first_slice(capture: Tables, report: Report, limit: int) -> tuple[TimelineStep, ...]:
     for rank in report.ranks:
-        events = capture.table("events", columns=_COLUMNS, rank=rank.rank)
+        events = capture.table("events", columns=_COLUMNS, rank=rank.rank, last_rows=MOST_EVENTS)
         if not events.num_rows:
             continue
         start = _ints(events, "start_ns")

@@ -97,8 +97,11 @@ def test_what_is_proven(python: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_operators_and_steps(python: str, name: str, tmp_path: Path) -> None:
     taken = tapped(name, python, tmp_path / "capture")
-    expected, _ = profiler_counts(name, python)
-    steps = names_per_step(taken)
+    tables, trace = profiler_counts(name, python)
+    # Old torches tell times in whole microseconds: on a fast machine their tables do not see which
+    # of two calls lies in the other, and count differently from run to run. Their trace is right.
+    raw = tuple(map(int, build_of(python)["torch"].split(".")[:2])) < (2, 2)
+    expected, steps = (trace if raw else tables), names_per_step(taken, raw=raw)
     show(name, python, steps=len(steps), operators=sum(expected.values()), **said(taken))
     assert len(whole(taken)) == STEPS
     assert taken.manifest.ranks[0].dropped == {}

@@ -30,7 +30,12 @@ class FakeTables:
             self._tables["stacks"] = stacks
 
     def table(
-        self, name: str, columns: Sequence[str] | None = None, rank: int | None = None
+        self,
+        name: str,
+        columns: Sequence[str] | None = None,
+        rank: int | None = None,
+        *,
+        last_rows: int | None = None,
     ) -> pa.Table:
         declared = next(t for t in schema.TABLES if t.name == name)
         found = self._tables.get(name, table_of(declared, []))
