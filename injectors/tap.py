@@ -78,6 +78,9 @@ class FrameworkTap:
         )
         self.reasons += (*found.reasons, *tested.reasons)
         self.description["proven"] = sorted(field.name.lower() for field in tested.fields)
+        if self._window.want_stacks:
+            with suppress(SnippetFailed):
+                self._modules.look()
         self._before = self._answer(lambda: ask.counters(self._client))
 
     def start(self, window_ns: int) -> None:

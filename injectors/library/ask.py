@@ -65,11 +65,27 @@ class ModuleResolver:
         """Ask `client` when needed."""
         self._client = client
         self._timeout_s = timeout_s
+        self._there: dict[int, Module] = {}
+        self._gone: set[int] = set()
         self._known: dict[int, Module] = {}
+
+    def look(self) -> None:
+        """Ask for every module that is there now, so that a window is not disturbed by asking.
+
+        Those that nobody calls take no part in the naming. What was seen before and is not there
+        (the self-test's own module) is not asked for again.
+        """
+        text = self._client.run_python(source("modules", every=True), self._timeout_s)
+        self._there = parse_modules(text)
+        memory = self._client.memory
+        frames, _ = memory.frames(memory.stacks(1, final=True))
+        self._gone = set(frames["module_ptr"].tolist()) - set(self._there)
 
     def __call__(self, addresses: Sequence[int]) -> Mapping[int, tuple[str, str]]:
         """Qualified name and class of the modules at `addresses`; unknown ones are absent."""
         new = [address for address in addresses if address not in self._known]
+        self._known.update({a: self._there[a] for a in new if a in self._there})
+        new = [a for a in new if a not in self._known and a not in self._gone]
         if new:
             text = self._client.run_python(source("modules", wanted=new), self._timeout_s)
             self._known.update(parse_modules(text))

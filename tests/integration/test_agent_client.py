@@ -168,6 +168,34 @@ def test_everything_is_proven_and_captured(target: Target) -> None:
         assert sum(client.memory.dropped().values()) <= 2 * len(client.memory.rings())
 
 
+def test_modules_are_named_without_disturbing_the_window(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = detect(target.process.pid)
+    with _client(target) as client:
+        selftest.run(client, found.torch_layout, found.python_layout, trains=True)
+        resolver = ask.ModuleResolver(client)
+        resolver.look()
+        asked: list[str] = []
+        run = client.run_python
+
+        def noted(source: str, timeout_s: float = 2.0) -> str:
+            asked.append(source)
+            return run(source, timeout_s)
+
+        monkeypatch.setattr(client, "run_python", noted)
+        records = _capture(client, WindowConfig(CaptureMode.FULL, want_gc=False), 0.2)
+        names = StackNames(client.memory, resolver)
+        main = records[records["tid"] == target.process.pid]
+        found_names = set(names.modules_of(main["stack_id"].tolist()))
+        assert {("body.0", "Linear"), ("head", "Linear")} <= found_names
+        # The self-test's own module is in the table of frames, too, and has gone since.
+        assert asked == []
+        # What nobody had seen then is asked for.
+        assert resolver([12345]) == {}
+        assert len(asked) == 1
+
+
 def test_describe_and_python_errors(target: Target) -> None:
     with _client(target) as client:
         client.configure(None, None)

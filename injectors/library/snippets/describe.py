@@ -6,9 +6,11 @@ import os
 import sys
 import threading
 import time
+from itertools import compress
 
 SCAN = True  # look through the collector's objects for loaders and optimizers
 DEADLINE_S = 1.0
+SLICE = 20000
 
 ENVIRONMENT = (
     "RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE GROUP_RANK TORCHELASTIC_RUN_ID "
@@ -170,21 +172,27 @@ def scan(found):
 
 
 def look_through(found, wanted, generation, until):
-    bases = tuple(w[0] for w in wanted)
-    known = {}
-    for at, thing in enumerate(gc.get_objects(generation=generation)):
-        if not at % 20000:
-            time.sleep(0)
-            if time.monotonic() > until:
-                found["scan"] = "cut short"
-                break
-        kind = type(thing)
-        hit = known.get(kind)
-        if hit is None:
-            hit = known[kind] = issubclass(kind, bases)
-        if hit:
+    is_wanted = kinds_of([w[0] for w in wanted]).__contains__
+    things = gc.get_objects(generation=generation)
+    for at in range(0, len(things), SLICE):
+        part = things[at : at + SLICE]
+        for thing in compress(part, map(is_wanted, map(type, part))):
             note(found, wanted, thing)
         thing = None
+        time.sleep(0)
+        if time.monotonic() > until:
+            found["scan"] = "cut short"
+            break
+
+
+def kinds_of(bases):
+    """The classes and all their subclasses."""
+    kinds, todo = set(bases), list(bases)
+    while todo:
+        below = [k for k in type.__subclasses__(todo.pop()) if k not in kinds]
+        kinds.update(below)
+        todo += below
+    return kinds
 
 
 def note(found, wanted, thing):

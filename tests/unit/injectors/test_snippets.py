@@ -65,6 +65,7 @@ def main():
     own["<ddp>"] = id(trainer.model)
     own["<critic>"] = id(critic.head)
     wanted = "WANTED = " + repr(list(own.values()) + [12345])
+    sources["every"] = sources["modules"].replace("EVERY = False", "EVERY = True")
     sources["modules"] = sources["modules"].replace("WANTED = []", wanted)
     state = torch.get_rng_state()
     before = (threading.active_count(), torch.is_grad_enabled(), sorted(sys.modules))
@@ -114,7 +115,9 @@ def test_a_snippet_is_python_3_8_and_needs_nothing_of_ours(name: str) -> None:
         if isinstance(node, ast.Import | ast.ImportFrom)
         for alias in node.names
     }
-    assert imported <= {"gc", "json", "os", "pickle", "sys", "threading", "time"}
+    assert imported <= {
+        *("compress", "gc", "json", "os", "pickle", "sys", "threading", "time"),
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -177,6 +180,15 @@ def test_modules_have_the_names_that_the_user_knows(told: dict[str, Any]) -> Non
     assert names["body.0"] == ["body.0", "Linear", "Net", root]
     assert names["<critic>"][:3] == ["head", "Linear", "Net"]
     assert names["<critic>"][3] not in (root, told["own"]["<critic>"])
+
+
+@needs_torch
+def test_every_module_is_named_as_if_it_was_asked_for(told: dict[str, Any]) -> None:
+    asked = told["said"]["modules"]["modules"]
+    every = told["said"]["every"]["modules"]
+    assert {address: every[address] for address in asked} == asked
+    # The critic's body and the wrapped model's own modules, which nobody asked for.
+    assert len(every) >= 11
 
 
 @needs_torch
