@@ -596,8 +596,18 @@ def complain(error: ProfilerError) -> None:
         sys.stderr.write(f"  {error.hint}\n")
 
 
+class _NoPandas:
+    """Where pandas is installed, pyarrow imports it at its first array: 0.3 s and 40 MB in vain."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        """Says that there is no pandas."""
+        if name == "pandas":
+            raise ModuleNotFoundError("gputap does without pandas", name=name)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code. Never shows a traceback."""
+    sys.meta_path.insert(0, _NoPandas())
     sys.exit(_run(sys.argv[1:] if arguments is None else list(arguments)))
 
 

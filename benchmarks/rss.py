@@ -3,7 +3,8 @@
     python benchmarks/rss.py [--seconds 20] [full|bursts ...]
 
 Its resident memory includes the pages of the shared rings that it has read. `cpu_percent` is of one
-core, over the window; the analysis after the window is given apart.
+core, over the window; what follows the window (the last part, the analysis, the page) is given
+apart.
 """
 
 from __future__ import annotations
@@ -79,8 +80,9 @@ def measure(workload: str, mode: str, seconds: float) -> None:
         assert process.returncode == 0, process.returncode
         rank = Capture.open(path).manifest.ranks[0]
         size = sum(part.bytes for part in Capture.open(path).manifest.parts)
-    window = [seen for seen in looks if seen.capturing]
-    first, last = window[0], window[-1]
+    first = next(seen for seen in looks if seen.capturing)
+    window = [seen for seen in looks if first.at_s <= seen.at_s <= first.at_s + seconds]
+    last = window[-1]
     length_s = last.at_s - first.at_s
     emit(
         "rss",

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import synthetic
+
 HEAVY = {
     "duckdb",
     "google",
@@ -51,6 +53,13 @@ def imported(*arguments: str) -> set[str]:
 )
 def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
     assert not imported(*arguments) & HEAVY
+
+
+def test_analysis_needs_no_pandas(tmp_path: Path) -> None:
+    capture = synthetic.capture(tmp_path / "c", steps=5).path
+    assert {"pyarrow", "plotly"} <= (found := imported("report", str(capture)))
+    assert "pandas" not in found
+    assert "pandas" not in imported("query", str(capture), "SELECT count(*) FROM events", "--json")
 
 
 @pytest.mark.parametrize("arguments", [["ps", "--json"], ["doctor", "--json"]], ids=" ".join)
