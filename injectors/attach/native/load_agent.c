@@ -111,8 +111,10 @@ static int open_inside(pid_t pid, const char *directory) {
 }
 
 static bool write_copy(const struct injection *injection, struct copy *copy) {
-  unsigned long long random = now_ns();
-  getrandom(&random, sizeof random, 0);
+  unsigned long long random;
+  if (getrandom(&random, sizeof random, 0) != sizeof random) {
+    random = now_ns();
+  }
   snprintf(copy->name, sizeof copy->name, ".gputap-agent-%016llx.so", random);
   const int fd = openat(copy->directory, copy->name,
                         O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0500);
