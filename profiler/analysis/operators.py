@@ -123,8 +123,8 @@ def _heaviest(name: Codes, place: Codes, own: Ints, top: Ints) -> dict[int, tupl
         return {}
     places, dense = _dense(place[rows])
     key = slot[name[rows]] * len(places) + dense
-    table = np.bincount(key, weights=own[rows], minlength=len(top) * len(places))
-    table = table.reshape(len(top), len(places)).astype(np.int64)
+    sums = np.bincount(key, weights=own[rows], minlength=len(top) * len(places))
+    table = sums.reshape(len(top), len(places)).astype(np.int64)
     seen = np.bincount(key, minlength=table.size).reshape(table.shape).any(axis=1)
     best = table.argmax(axis=1)
     return {

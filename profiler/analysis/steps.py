@@ -165,7 +165,7 @@ def _gated(thread: Track, cuts: Cuts) -> Cuts:
     long = ~cuts.recorded & (duration > _LONG * usual)
     bursts = int(np.sum(np.diff(cuts.recorded.astype(np.int8)) == 1))
     window = thread.data.window[1] - thread.data.window[0]
-    gated = usual < _SHORT_NS and bursts <= 2 * long.sum() <= 3 * bursts + 2
+    gated = usual < _SHORT_NS and bursts <= 2 * int(long.sum()) <= 3 * bursts + 2
     if seen_ns is not None:
         gated = seen_ns < 0.98 * window
     return replace(cuts, whole=cuts.whole & ~long) if gated else cuts
