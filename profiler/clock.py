@@ -192,8 +192,9 @@ def _subdivided(ticks: Ints, mono: Ints) -> tuple[Ints, Ints]:
         span, rise, pieces = t1 - t0, m1 - m0, 1
         while (span // pieces + 1) * (rise // pieces + 1) >= 1 << _PRODUCT_BITS:
             pieces *= 2
-        t_out += [t0 + span * i // pieces for i in range(1, pieces + 1)]
-        m_out += [m0 + rise * i // pieces for i in range(1, pieces + 1)]
+        anchors = [t0 + span * i // pieces for i in range(1, pieces + 1)]
+        t_out += anchors
+        m_out += [m0 + rise * (at - t0) // span for at in anchors]
     return np.array(t_out, np.int64), np.array(m_out, np.int64)
 
 

@@ -33,6 +33,12 @@ fi
 if ! has_any strace; then
   try_apt strace || say "strace could not be installed: one test will be skipped"
 fi
+include=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
+if [ ! -e "$include/Python.h" ]; then
+  python=$(.venv/bin/python -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+  say "installing $python-dev for torch.compile"
+  try_apt "$python-dev" || say "$python-dev could not be installed: one test will be skipped"
+fi
 
 # CPython 3.14 takes scripts from other processes. Where the system has none, in a root of its own.
 root=build/roots/python3.14

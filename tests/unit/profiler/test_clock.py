@@ -145,6 +145,16 @@ def test_monotone_everywhere(start: int, moves: list[tuple[int, int]], at: list[
     assert (np.diff(ns) >= 0).all()
 
 
+def test_ticks_longer_than_a_ns_are_exact_in_long_segments() -> None:
+    """Four ns a tick, as on machines whose counter is slow; the segment has to be cut up."""
+    span, rise = 1_262_554_381, 4_999_999_526
+    clock = clock_from_samples(samples((0, 0), (1, 1), (1 + span, 1 + rise)))
+    at = np.arange(1, span, 5_000_003)
+    exact = [1 + (tick - 1) * rise // span for tick in at.tolist()]
+    error = np.array(exact) - clock.to_mono_ns(at)
+    assert 0 <= error.min() and error.max() <= 1
+
+
 @settings(deadline=None)
 @given(st.integers(0, 10**16), steps, st.data())
 def test_within_a_ns_of_the_exact_line(
