@@ -80,6 +80,14 @@ def python(source: str, *flags: str, user: int | None = None) -> Target:
     return Target(*python314.command(), *flags, "-c", source, user=user)
 
 
+def wait_until_asleep(target: Target) -> None:
+    """Until its main thread is in the sleep that it was told to sleep, not on its way there."""
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{target.pid}/syscall").read_text().split()[0] != "230":  # clock_nanosleep
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 def leftovers(pid: int) -> list[str]:
     return [
         name
@@ -135,6 +143,7 @@ def test_agent_runs_python_there() -> None:
 
 def test_request_is_withdrawn_where_the_main_thread_stays_in_c() -> None:
     with python(ASLEEP.format(seconds=3)) as target:
+        wait_until_asleep(target)
         with pytest.raises(AttachFailed, match=r"withdrawn") as caught:
             remote_exec(target.pid, agent=payload(), timeout_s=0.3)
         assert "C code" in caught.value.hint
@@ -252,6 +261,7 @@ def test_both_failures_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(entry, "inject", refused("no_safe_thread"))
     with python("import time\nprint('ready', flush=True)\ntime.sleep(600)") as target:
         seen = replace(inspect(target.pid), obstacles=())
+        wait_until_asleep(target)
         with pytest.raises(AttachFailed, match=r"stopped\. The main thread .* withdrawn"):
             entry.enter(seen, agent=payload(), entry=Entry(timeout_s=0.3))
 
