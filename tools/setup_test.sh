@@ -46,9 +46,14 @@ if ! has_any python3.14 && [ ! -x $root/usr/bin/python3.14 ]; then
   say "installing CPython 3.14 into $root"
   rm -rf "$root"
   mkdir -p "${root%/*}"
+  suite=(forky "$root" http://deb.debian.org/debian sid)
+  if grep -q '^ID=ubuntu' /etc/os-release 2>/dev/null; then # an old Ubuntu lacks Debian's keys
+    suite=(resolute "$root" http://archive.ubuntu.com/ubuntu gutsy)
+    suite+=(--keyring=/usr/share/keyrings/ubuntu-archive-keyring.gpg)
+  fi
   has_any debootstrap || try_apt debootstrap debian-archive-keyring
-  as_root debootstrap --variant=minbase --include=python3.14 forky "$root" \
-    http://deb.debian.org/debian sid >build/debootstrap.log 2>&1 ||
+  as_root debootstrap --variant=minbase --include=python3.14 "${suite[@]:4}" "${suite[@]:0:4}" \
+    >build/debootstrap.log 2>&1 ||
     {
       rm -rf "$root"
       say "CPython 3.14 could not be installed: its tests will be skipped"

@@ -164,7 +164,8 @@ def test_everything_is_proven_and_captured(target: Target) -> None:
         linears = set(names.modules_of(by_name["aten::addmm"]["stack_id"].tolist()))
         assert linears == {("body.0", "Linear"), ("head", "Linear")}
         functions = set(names.table().column("function").to_pylist())
-        assert {"train", "Net.forward"} <= functions
+        # Before 3.11 code objects do not know their class.
+        assert {"train", "Net.forward" if sys.version_info >= (3, 11) else "forward"} <= functions
         assert sum(client.memory.dropped().values()) <= 2 * len(client.memory.rings())
 
 

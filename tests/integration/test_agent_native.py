@@ -180,11 +180,10 @@ def test_stacks_and_module_pointers_are_those_of_the_call(tap: Tap) -> None:
         [modules["2.0"], modules["2"], modules[""]],
         [modules["2.1"], modules["2"], modules[""]],
     ]
-    assert [name for name, _ in operators[0].stack][:3] == [
-        "Linear.forward",
-        "Module._call_impl",
-        "Module._wrapped_call_impl",
-    ]
+    names = ["Linear.forward", "Module._call_impl", "Module._wrapped_call_impl"]
+    if sys.version_info < (3, 11):  # code objects do not know their class yet
+        names = [name.rpartition(".")[2] for name in names]
+    assert [name for name, _ in operators[0].stack][:3] == names
     assert [name for name, _ in operators[0].stack][-3:] == ["<module>", "main", "<module>"]
 
 
