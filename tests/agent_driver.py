@@ -37,12 +37,14 @@ TORCH = torch.TorchLayout(
     forward_thread_id=304,
     inputs=208,
 )
-PYTHON = cpython.choose(sys.version_info[:2], lambda size: _own_runtime(size))[0]
 
 
 def _own_runtime(size: int) -> bytes:
     runtime = ctypes.c_char.in_dll(ctypes.pythonapi, "_PyRuntime")
     return ctypes.string_at(ctypes.addressof(runtime), size)
+
+
+PYTHON = cpython.choose(sys.version_info[:2], _own_runtime)[0]
 
 
 @dataclass
