@@ -140,6 +140,21 @@ class _Candidate:
         texts = (self.process.read(f"task/{name}/comm") for name in names)
         return frozenset(text.decode("utf-8", "replace").strip() for text in texts if text)
 
+    @cached_property
+    def is_fork_server(self) -> bool:
+        """It only forks what multiprocessing asks it to: Python 3.14's usual way, older ones' too.
+
+        What it forks has its command line.
+        """
+        if "multiprocessing.forkserver" not in " ".join(self.argv[:4]):
+            return False
+        return read_argv(Process(self.ppid, self.process.proc)) != self.argv
+
+    @cached_property
+    def is_forked_by_server(self) -> bool:
+        """Such a server's child."""
+        return "multiprocessing.forkserver" in " ".join(self.argv[:4]) and not self.is_fork_server
+
     def matches(self, pattern: re.Pattern[str], candidates: Mapping[int, _Candidate]) -> bool:
         if pattern.search(" ".join(self.argv)) or pattern.search(self.comm):
             return True
@@ -169,20 +184,22 @@ def _role(candidate: _Candidate, candidates: Mapping[int, _Candidate]) -> Role:
 
     1. PyTorch's own helpers by their command. The compile workers fork: their children too.
     2. DataLoader workers by the name of their main thread, whether forked or spawned.
-    3. A child that was forked and did not exec has its parent's image. Before PyTorch 2.6 workers
-       have no name, so every such child counts as worker, unless it has threads that only a rank
-       has (ranks made by fork, as in Lightning's ddp_fork).
+    3. A child that was forked and did not exec has its parent's image; what a fork server of
+       multiprocessing forked has that one's command line. Before PyTorch 2.6 workers have no name,
+       so every such child counts as worker, unless it has threads that only a rank has (ranks made
+       by fork, as in Lightning's ddp_fork).
     4. What torchrun starts has an image of its own (exec), and RANK in its environment: main. Its
        parent, which has no RANK itself, is the launcher, as is whatever is called torchrun.
     5. So is the parent of spawned processes that communicate (torch.multiprocessing.spawn) while
        it does not itself.
     """
-    if _HELPERS.search(" ".join(candidate.argv[:4])):
+    if _HELPERS.search(" ".join(candidate.argv[:4])) or candidate.is_fork_server:
         return "helper"
     if candidate.comm == _WORKER_NAME:
         return "worker"
     parent = candidates.get(candidate.ppid)
-    if parent and candidate.image == parent.image and not candidate.takes_part():
+    forked = candidate.is_forked_by_server or (parent and candidate.image == parent.image)
+    if forked and not candidate.takes_part():
         return "worker"
     if candidate.rank is None and _launches(candidate, candidates):
         return "launcher"

@@ -669,7 +669,9 @@ def test_loader_workers_are_off_and_their_parent_is_recorded(tap: Tap) -> None:
 class Data(torch.utils.data.Dataset):
     def __len__(self): return 32
     def __getitem__(self, i): return torch.full((4,), float(i)).mul(2)
-loader = torch.utils.data.DataLoader(Data(), batch_size=4, num_workers=2)
+loader = torch.utils.data.DataLoader(
+    Data(), batch_size=4, num_workers=2, multiprocessing_context="fork"
+)
 total = sum(float(b.sum()) for b in loader)
 assert total == 2 * 4 * sum(range(32)), total
 """

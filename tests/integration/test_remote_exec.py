@@ -93,7 +93,7 @@ def leftovers(pid: int) -> list[str]:
         name
         for place in ("tmp", "dev/shm", "var/tmp")
         for name in os.listdir(f"/proc/{pid}/root/{place}")
-        if "gputap" in name
+        if name.startswith(".gputap")
     ]
 
 

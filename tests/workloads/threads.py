@@ -79,7 +79,7 @@ def main() -> None:
     for trainer in trainers:
         trainer.start()
     run.say_ready()
-    loader = DataLoader(Rows(), 8, num_workers=1, timeout=60)
+    loader = DataLoader(Rows(), 8, num_workers=1, timeout=60, multiprocessing_context="fork")
     pause = threading.Event()
     while any(trainer.is_alive() for trainer in trainers):
         pause.wait(run.options.fork_every or 0.2)

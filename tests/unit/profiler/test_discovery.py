@@ -11,6 +11,12 @@ from gputap.profiler.discovery import find, scan
 from gputap.profiler.errors import UsageError
 from tests.fake_proc import GLIBC, PYTHON, FakeProc, ourselves
 
+SERVER = (
+    "python",
+    "-c",
+    "import sys; from multiprocessing.forkserver import main; main(3)",
+    "t.py",
+)
 SPAWNED = ("python", "-c", "from multiprocessing.spawn import spawn_main", "--multiprocessing-fork")
 
 
@@ -53,6 +59,22 @@ def test_forked_ranks_that_communicate_are_kept(proc: FakeProc) -> None:
     proc.add(40)
     proc.add(41, ppid=40, threads={41: "python", 50: "pt_gloo_runloop"})
     assert roles(proc) == {40: "launcher", 41: "main"}
+
+
+def test_fork_server_is_no_rank_and_what_it_forks_may_be_one(proc: FakeProc) -> None:
+    """Python 3.14's usual way. The server maps torch where the job's main module is preloaded."""
+    proc.add(40, argv=("python", "t.py"), threads={40: "python", 60: "pt_autograd_0"})
+    proc.add(41, ppid=40, image=2, argv=SERVER)
+    proc.add(42, ppid=41, image=2, argv=SERVER, name="pt_data_worker")
+    proc.add(43, ppid=41, image=2, argv=SERVER)
+    proc.add(44, ppid=41, image=2, argv=SERVER, threads={44: "python", 61: "pt_gloo_runloop"})
+    assert roles(proc) == {40: "main", 41: "helper", 42: "worker", 43: "worker", 44: "main"}
+
+
+def test_fork_server_without_torch_is_known_by_its_command_line(proc: FakeProc) -> None:
+    proc.add(41, argv=SERVER, mapped=(PYTHON, GLIBC))
+    proc.add(43, ppid=41, image=2, argv=SERVER)
+    assert roles(proc) == {43: "worker"}
 
 
 def test_spawned_ranks_and_their_launcher(proc: FakeProc) -> None:
