@@ -129,9 +129,11 @@ def test_looking_does_not_stop_the_process(torch_process: Workload) -> None:
 
 
 def test_workers_are_excluded_and_the_match_is_heard(torch_process: Workload) -> None:
-    roles = {f.target.pid: f.role for f in scan(match="slow_loader").found}
-    workers = descendants(torch_process.pid)
+    found = {f.target.pid: f.role for f in scan(match="slow_loader").found}
+    names = {pid: Path(f"/proc/{pid}/comm") for pid in descendants(torch_process.pid)}
+    workers = [pid for pid, name in names.items() if name.read_text() == "pt_data_worker\n"]
     assert len(workers) == 2
+    roles = {pid: role for pid, role in found.items() if role != "helper"}
     assert roles == {torch_process.pid: "main", **dict.fromkeys(workers, "worker")}
     assert [t.pid for t in find(match="slow_loader.*--seed 5")] == [torch_process.pid]
     assert find(match="no such job anywhere") == []
