@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from gputap.profiler import schema
+from gputap.profiler.cupti import codegen as cupti_codegen
 
 ROOT = Path(__file__).resolve().parent.parent
 C_TYPES = {
@@ -114,6 +115,7 @@ def generated() -> dict[Path, str]:
     """Every generated file and what it must hold."""
     return {
         ROOT / "injectors/library/native/wire.h": c_header(),
+        ROOT / "injectors/library/native/cupti_abi.h": cupti_codegen.c_header(),
         ROOT / "docs/schema.md": markdown_page(),
     }
 

@@ -1,0 +1,700 @@
+/* Generated from profiler/cupti/ by `make gen`. Do not edit. */
+#ifndef GPUTAP_CUPTI_ABI_H
+#define GPUTAP_CUPTI_ABI_H
+#include <stdint.h>
+
+enum {
+  CUPTI_ABI_KIND_MEMCPY = 1,
+  CUPTI_ABI_KIND_MEMSET = 2,
+  CUPTI_ABI_KIND_KERNEL = 3,
+  CUPTI_ABI_KIND_DRIVER = 4,
+  CUPTI_ABI_KIND_RUNTIME = 5,
+  CUPTI_ABI_KIND_DEVICE = 8,
+  CUPTI_ABI_KIND_CONTEXT = 9,
+  CUPTI_ABI_KIND_CONCURRENT_KERNEL = 10,
+  CUPTI_ABI_KIND_OVERHEAD = 17,
+  CUPTI_ABI_KIND_MEMCPY2 = 22,
+  CUPTI_ABI_KIND_STREAM = 37,
+  CUPTI_ABI_KIND_SYNCHRONIZATION = 38,
+  CUPTI_ABI_KIND_EXTERNAL_CORRELATION = 39,
+  CUPTI_ABI_KIND_INTERNAL_LAUNCH_API = 48,
+  CUPTI_ABI_KIND_MEMORY2 = 49,
+  CUPTI_ABI_KIND_MEMORY_POOL = 50,
+  CUPTI_ABI_KIND_GRAPH_TRACE = 51,
+};
+
+enum {
+  CUPTI_ABI_COPY_UNKNOWN = 0,
+  CUPTI_ABI_COPY_HTOD = 1,
+  CUPTI_ABI_COPY_DTOH = 2,
+  CUPTI_ABI_COPY_HTOA = 3,
+  CUPTI_ABI_COPY_ATOH = 4,
+  CUPTI_ABI_COPY_ATOA = 5,
+  CUPTI_ABI_COPY_ATOD = 6,
+  CUPTI_ABI_COPY_DTOA = 7,
+  CUPTI_ABI_COPY_DTOD = 8,
+  CUPTI_ABI_COPY_HTOH = 9,
+  CUPTI_ABI_COPY_PTOP = 10,
+};
+
+enum {
+  CUPTI_ABI_MEMORY_UNKNOWN = 0,
+  CUPTI_ABI_MEMORY_PAGEABLE = 1,
+  CUPTI_ABI_MEMORY_PINNED = 2,
+  CUPTI_ABI_MEMORY_DEVICE = 3,
+  CUPTI_ABI_MEMORY_ARRAY = 4,
+  CUPTI_ABI_MEMORY_MANAGED = 5,
+  CUPTI_ABI_MEMORY_DEVICE_STATIC = 6,
+  CUPTI_ABI_MEMORY_MANAGED_STATIC = 7,
+};
+
+enum {
+  CUPTI_ABI_SYNC_UNKNOWN = 0,
+  CUPTI_ABI_SYNC_EVENT_SYNCHRONIZE = 1,
+  CUPTI_ABI_SYNC_STREAM_WAIT_EVENT = 2,
+  CUPTI_ABI_SYNC_STREAM_SYNCHRONIZE = 3,
+  CUPTI_ABI_SYNC_CONTEXT_SYNCHRONIZE = 4,
+};
+
+enum {
+  CUPTI_ABI_OVERHEAD_UNKNOWN = 0,
+  CUPTI_ABI_OVERHEAD_DRIVER_COMPILER = 1,
+  CUPTI_ABI_OVERHEAD_CUPTI_BUFFER_FLUSH = 65536,
+  CUPTI_ABI_OVERHEAD_CUPTI_INSTRUMENTATION = 131072,
+  CUPTI_ABI_OVERHEAD_CUPTI_RESOURCE = 196608,
+  CUPTI_ABI_OVERHEAD_RUNTIME_TRIGGERED_MODULE_LOADING = 262144,
+  CUPTI_ABI_OVERHEAD_LAZY_FUNCTION_LOADING = 327680,
+  CUPTI_ABI_OVERHEAD_COMMAND_BUFFER_FULL = 393216,
+  CUPTI_ABI_OVERHEAD_ACTIVITY_BUFFER_REQUEST = 458752,
+  CUPTI_ABI_OVERHEAD_UVM_ACTIVITY_INIT = 524288,
+};
+
+enum {
+  CUPTI_ABI_RESULT_SUCCESS = 0,
+  CUPTI_ABI_RESULT_INVALID_PARAMETER = 1,
+  CUPTI_ABI_RESULT_MAX_LIMIT_REACHED = 12,
+  CUPTI_ABI_RESULT_NOT_INITIALIZED = 15,
+  CUPTI_ABI_RESULT_MULTIPLE_SUBSCRIBERS_NOT_SUPPORTED = 39,
+  CUPTI_ABI_RESULT_UNKNOWN = 999,
+};
+
+enum {
+  CUPTI_ABI_GROUP_LAUNCH = 1,
+  CUPTI_ABI_GROUP_COPY = 2,
+  CUPTI_ABI_GROUP_SET = 3,
+  CUPTI_ABI_GROUP_SYNC = 4,
+  CUPTI_ABI_GROUP_MEMORY = 5,
+  CUPTI_ABI_GROUP_GRAPH = 6,
+};
+
+/* Kernel */
+#define CUPTI_ABI_KERNEL_REGISTERS_PER_THREAD 6
+#define CUPTI_ABI_KERNEL_REGISTERS_PER_THREAD_T uint16_t
+#define CUPTI_ABI_KERNEL_START 16
+#define CUPTI_ABI_KERNEL_START_T uint64_t
+#define CUPTI_ABI_KERNEL_END 24
+#define CUPTI_ABI_KERNEL_END_T uint64_t
+#define CUPTI_ABI_KERNEL_COMPLETED 32
+#define CUPTI_ABI_KERNEL_COMPLETED_T uint64_t
+#define CUPTI_ABI_KERNEL_DEVICE_ID 40
+#define CUPTI_ABI_KERNEL_DEVICE_ID_T uint32_t
+#define CUPTI_ABI_KERNEL_CONTEXT_ID 44
+#define CUPTI_ABI_KERNEL_CONTEXT_ID_T uint32_t
+#define CUPTI_ABI_KERNEL_STREAM_ID 48
+#define CUPTI_ABI_KERNEL_STREAM_ID_T uint32_t
+#define CUPTI_ABI_KERNEL_GRID_X 52
+#define CUPTI_ABI_KERNEL_GRID_X_T int32_t
+#define CUPTI_ABI_KERNEL_GRID_Y 56
+#define CUPTI_ABI_KERNEL_GRID_Y_T int32_t
+#define CUPTI_ABI_KERNEL_GRID_Z 60
+#define CUPTI_ABI_KERNEL_GRID_Z_T int32_t
+#define CUPTI_ABI_KERNEL_BLOCK_X 64
+#define CUPTI_ABI_KERNEL_BLOCK_X_T int32_t
+#define CUPTI_ABI_KERNEL_BLOCK_Y 68
+#define CUPTI_ABI_KERNEL_BLOCK_Y_T int32_t
+#define CUPTI_ABI_KERNEL_BLOCK_Z 72
+#define CUPTI_ABI_KERNEL_BLOCK_Z_T int32_t
+#define CUPTI_ABI_KERNEL_STATIC_SHARED_MEMORY 76
+#define CUPTI_ABI_KERNEL_STATIC_SHARED_MEMORY_T int32_t
+#define CUPTI_ABI_KERNEL_DYNAMIC_SHARED_MEMORY 80
+#define CUPTI_ABI_KERNEL_DYNAMIC_SHARED_MEMORY_T int32_t
+#define CUPTI_ABI_KERNEL_LOCAL_MEMORY_PER_THREAD 84
+#define CUPTI_ABI_KERNEL_LOCAL_MEMORY_PER_THREAD_T uint32_t
+#define CUPTI_ABI_KERNEL_CORRELATION_ID 92
+#define CUPTI_ABI_KERNEL_CORRELATION_ID_T uint32_t
+#define CUPTI_ABI_KERNEL_GRID_ID 96
+#define CUPTI_ABI_KERNEL_GRID_ID_T int64_t
+#define CUPTI_ABI_KERNEL_NAME 104
+#define CUPTI_ABI_KERNEL_NAME_T uint64_t
+#define CUPTI_ABI_KERNEL_QUEUED 120
+#define CUPTI_ABI_KERNEL_QUEUED_T uint64_t
+#define CUPTI_ABI_KERNEL_SUBMITTED 128
+#define CUPTI_ABI_KERNEL_SUBMITTED_T uint64_t
+#define CUPTI_ABI_KERNEL_LAUNCH_TYPE 136
+#define CUPTI_ABI_KERNEL_LAUNCH_TYPE_T uint8_t
+#define CUPTI_ABI_KERNEL_GRAPH_NODE_ID 144
+#define CUPTI_ABI_KERNEL_GRAPH_NODE_ID_T uint64_t
+#define CUPTI_ABI_KERNEL_GRAPH_ID 156
+#define CUPTI_ABI_KERNEL_GRAPH_ID_T uint32_t
+#define CUPTI_ABI_KERNEL_CHANNEL_ID 168
+#define CUPTI_ABI_KERNEL_CHANNEL_ID_T uint32_t
+#define CUPTI_ABI_KERNEL_CHANNEL_TYPE 172
+#define CUPTI_ABI_KERNEL_CHANNEL_TYPE_T uint32_t
+#define CUPTI_ABI_KERNEL_CLUSTER_X 176
+#define CUPTI_ABI_KERNEL_CLUSTER_X_T uint32_t
+#define CUPTI_ABI_KERNEL_CLUSTER_Y 180
+#define CUPTI_ABI_KERNEL_CLUSTER_Y_T uint32_t
+#define CUPTI_ABI_KERNEL_CLUSTER_Z 184
+#define CUPTI_ABI_KERNEL_CLUSTER_Z_T uint32_t
+#define CUPTI_ABI_KERNEL_IS_DEVICE_LAUNCHED 208
+#define CUPTI_ABI_KERNEL_IS_DEVICE_LAUNCHED_T uint8_t
+#define CUPTI_ABI_KERNEL_PRIORITY 216
+#define CUPTI_ABI_KERNEL_PRIORITY_T int32_t
+
+/* Memcpy */
+#define CUPTI_ABI_MEMCPY_COPY_KIND 4
+#define CUPTI_ABI_MEMCPY_COPY_KIND_T uint8_t
+#define CUPTI_ABI_MEMCPY_SRC_KIND 5
+#define CUPTI_ABI_MEMCPY_SRC_KIND_T uint8_t
+#define CUPTI_ABI_MEMCPY_DST_KIND 6
+#define CUPTI_ABI_MEMCPY_DST_KIND_T uint8_t
+#define CUPTI_ABI_MEMCPY_FLAGS 7
+#define CUPTI_ABI_MEMCPY_FLAGS_T uint8_t
+#define CUPTI_ABI_MEMCPY_BYTES 8
+#define CUPTI_ABI_MEMCPY_BYTES_T uint64_t
+#define CUPTI_ABI_MEMCPY_START 16
+#define CUPTI_ABI_MEMCPY_START_T uint64_t
+#define CUPTI_ABI_MEMCPY_END 24
+#define CUPTI_ABI_MEMCPY_END_T uint64_t
+#define CUPTI_ABI_MEMCPY_DEVICE_ID 32
+#define CUPTI_ABI_MEMCPY_DEVICE_ID_T uint32_t
+#define CUPTI_ABI_MEMCPY_CONTEXT_ID 36
+#define CUPTI_ABI_MEMCPY_CONTEXT_ID_T uint32_t
+#define CUPTI_ABI_MEMCPY_STREAM_ID 40
+#define CUPTI_ABI_MEMCPY_STREAM_ID_T uint32_t
+#define CUPTI_ABI_MEMCPY_CORRELATION_ID 44
+#define CUPTI_ABI_MEMCPY_CORRELATION_ID_T uint32_t
+#define CUPTI_ABI_MEMCPY_GRAPH_NODE_ID 64
+#define CUPTI_ABI_MEMCPY_GRAPH_NODE_ID_T uint64_t
+#define CUPTI_ABI_MEMCPY_GRAPH_ID 72
+#define CUPTI_ABI_MEMCPY_GRAPH_ID_T uint32_t
+#define CUPTI_ABI_MEMCPY_CHANNEL_ID 76
+#define CUPTI_ABI_MEMCPY_CHANNEL_ID_T uint32_t
+#define CUPTI_ABI_MEMCPY_CHANNEL_TYPE 80
+#define CUPTI_ABI_MEMCPY_CHANNEL_TYPE_T uint32_t
+#define CUPTI_ABI_MEMCPY_IS_DEVICE_LAUNCHED 84
+#define CUPTI_ABI_MEMCPY_IS_DEVICE_LAUNCHED_T uint8_t
+#define CUPTI_ABI_MEMCPY_COPY_COUNT 88
+#define CUPTI_ABI_MEMCPY_COPY_COUNT_T uint64_t
+
+/* MemcpyPtoP */
+#define CUPTI_ABI_MEMCPY_PTOP_COPY_KIND 4
+#define CUPTI_ABI_MEMCPY_PTOP_COPY_KIND_T uint8_t
+#define CUPTI_ABI_MEMCPY_PTOP_SRC_KIND 5
+#define CUPTI_ABI_MEMCPY_PTOP_SRC_KIND_T uint8_t
+#define CUPTI_ABI_MEMCPY_PTOP_DST_KIND 6
+#define CUPTI_ABI_MEMCPY_PTOP_DST_KIND_T uint8_t
+#define CUPTI_ABI_MEMCPY_PTOP_FLAGS 7
+#define CUPTI_ABI_MEMCPY_PTOP_FLAGS_T uint8_t
+#define CUPTI_ABI_MEMCPY_PTOP_BYTES 8
+#define CUPTI_ABI_MEMCPY_PTOP_BYTES_T uint64_t
+#define CUPTI_ABI_MEMCPY_PTOP_START 16
+#define CUPTI_ABI_MEMCPY_PTOP_START_T uint64_t
+#define CUPTI_ABI_MEMCPY_PTOP_END 24
+#define CUPTI_ABI_MEMCPY_PTOP_END_T uint64_t
+#define CUPTI_ABI_MEMCPY_PTOP_DEVICE_ID 32
+#define CUPTI_ABI_MEMCPY_PTOP_DEVICE_ID_T uint32_t
+#define CUPTI_ABI_MEMCPY_PTOP_CONTEXT_ID 36
+#define CUPTI_ABI_MEMCPY_PTOP_CONTEXT_ID_T uint32_t
+#define CUPTI_ABI_MEMCPY_PTOP_STREAM_ID 40
+#define CUPTI_ABI_MEMCPY_PTOP_STREAM_ID_T uint32_t
+#define CUPTI_ABI_MEMCPY_PTOP_SRC_DEVICE_ID 44
+#define CUPTI_ABI_MEMCPY_PTOP_SRC_DEVICE_ID_T uint32_t
+#define CUPTI_ABI_MEMCPY_PTOP_SRC_CONTEXT_ID 48
+#define CUPTI_ABI_MEMCPY_PTOP_SRC_CONTEXT_ID_T uint32_t
+#define CUPTI_ABI_MEMCPY_PTOP_DST_DEVICE_ID 52
+#define CUPTI_ABI_MEMCPY_PTOP_DST_DEVICE_ID_T uint32_t
+#define CUPTI_ABI_MEMCPY_PTOP_DST_CONTEXT_ID 56
+#define CUPTI_ABI_MEMCPY_PTOP_DST_CONTEXT_ID_T uint32_t
+#define CUPTI_ABI_MEMCPY_PTOP_CORRELATION_ID 60
+#define CUPTI_ABI_MEMCPY_PTOP_CORRELATION_ID_T uint32_t
+#define CUPTI_ABI_MEMCPY_PTOP_GRAPH_NODE_ID 72
+#define CUPTI_ABI_MEMCPY_PTOP_GRAPH_NODE_ID_T uint64_t
+#define CUPTI_ABI_MEMCPY_PTOP_GRAPH_ID 80
+#define CUPTI_ABI_MEMCPY_PTOP_GRAPH_ID_T uint32_t
+#define CUPTI_ABI_MEMCPY_PTOP_CHANNEL_ID 84
+#define CUPTI_ABI_MEMCPY_PTOP_CHANNEL_ID_T uint32_t
+#define CUPTI_ABI_MEMCPY_PTOP_CHANNEL_TYPE 88
+#define CUPTI_ABI_MEMCPY_PTOP_CHANNEL_TYPE_T uint32_t
+
+/* Memset */
+#define CUPTI_ABI_MEMSET_VALUE 4
+#define CUPTI_ABI_MEMSET_VALUE_T uint32_t
+#define CUPTI_ABI_MEMSET_BYTES 8
+#define CUPTI_ABI_MEMSET_BYTES_T uint64_t
+#define CUPTI_ABI_MEMSET_START 16
+#define CUPTI_ABI_MEMSET_START_T uint64_t
+#define CUPTI_ABI_MEMSET_END 24
+#define CUPTI_ABI_MEMSET_END_T uint64_t
+#define CUPTI_ABI_MEMSET_DEVICE_ID 32
+#define CUPTI_ABI_MEMSET_DEVICE_ID_T uint32_t
+#define CUPTI_ABI_MEMSET_CONTEXT_ID 36
+#define CUPTI_ABI_MEMSET_CONTEXT_ID_T uint32_t
+#define CUPTI_ABI_MEMSET_STREAM_ID 40
+#define CUPTI_ABI_MEMSET_STREAM_ID_T uint32_t
+#define CUPTI_ABI_MEMSET_CORRELATION_ID 44
+#define CUPTI_ABI_MEMSET_CORRELATION_ID_T uint32_t
+#define CUPTI_ABI_MEMSET_FLAGS 48
+#define CUPTI_ABI_MEMSET_FLAGS_T uint16_t
+#define CUPTI_ABI_MEMSET_MEMORY_KIND 50
+#define CUPTI_ABI_MEMSET_MEMORY_KIND_T uint16_t
+#define CUPTI_ABI_MEMSET_GRAPH_NODE_ID 64
+#define CUPTI_ABI_MEMSET_GRAPH_NODE_ID_T uint64_t
+#define CUPTI_ABI_MEMSET_GRAPH_ID 72
+#define CUPTI_ABI_MEMSET_GRAPH_ID_T uint32_t
+#define CUPTI_ABI_MEMSET_CHANNEL_ID 76
+#define CUPTI_ABI_MEMSET_CHANNEL_ID_T uint32_t
+#define CUPTI_ABI_MEMSET_CHANNEL_TYPE 80
+#define CUPTI_ABI_MEMSET_CHANNEL_TYPE_T uint32_t
+
+/* API */
+#define CUPTI_ABI_API_CBID 4
+#define CUPTI_ABI_API_CBID_T uint32_t
+#define CUPTI_ABI_API_START 8
+#define CUPTI_ABI_API_START_T uint64_t
+#define CUPTI_ABI_API_END 16
+#define CUPTI_ABI_API_END_T uint64_t
+#define CUPTI_ABI_API_PROCESS_ID 24
+#define CUPTI_ABI_API_PROCESS_ID_T uint32_t
+#define CUPTI_ABI_API_THREAD_ID 28
+#define CUPTI_ABI_API_THREAD_ID_T uint32_t
+#define CUPTI_ABI_API_CORRELATION_ID 32
+#define CUPTI_ABI_API_CORRELATION_ID_T uint32_t
+#define CUPTI_ABI_API_RETURN_VALUE 36
+#define CUPTI_ABI_API_RETURN_VALUE_T uint32_t
+
+/* Synchronization */
+#define CUPTI_ABI_SYNCHRONIZATION_TYPE 4
+#define CUPTI_ABI_SYNCHRONIZATION_TYPE_T uint32_t
+#define CUPTI_ABI_SYNCHRONIZATION_START 8
+#define CUPTI_ABI_SYNCHRONIZATION_START_T uint64_t
+#define CUPTI_ABI_SYNCHRONIZATION_END 16
+#define CUPTI_ABI_SYNCHRONIZATION_END_T uint64_t
+#define CUPTI_ABI_SYNCHRONIZATION_CORRELATION_ID 24
+#define CUPTI_ABI_SYNCHRONIZATION_CORRELATION_ID_T uint32_t
+#define CUPTI_ABI_SYNCHRONIZATION_CONTEXT_ID 28
+#define CUPTI_ABI_SYNCHRONIZATION_CONTEXT_ID_T uint32_t
+#define CUPTI_ABI_SYNCHRONIZATION_STREAM_ID 32
+#define CUPTI_ABI_SYNCHRONIZATION_STREAM_ID_T uint32_t
+#define CUPTI_ABI_SYNCHRONIZATION_CUDA_EVENT_ID 36
+#define CUPTI_ABI_SYNCHRONIZATION_CUDA_EVENT_ID_T uint32_t
+#define CUPTI_ABI_SYNCHRONIZATION_CUDA_EVENT_SYNC_ID 40
+#define CUPTI_ABI_SYNCHRONIZATION_CUDA_EVENT_SYNC_ID_T uint64_t
+#define CUPTI_ABI_SYNCHRONIZATION_RETURN_VALUE 48
+#define CUPTI_ABI_SYNCHRONIZATION_RETURN_VALUE_T uint32_t
+
+/* Overhead */
+#define CUPTI_ABI_OVERHEAD_OVERHEAD_KIND 4
+#define CUPTI_ABI_OVERHEAD_OVERHEAD_KIND_T uint32_t
+#define CUPTI_ABI_OVERHEAD_OBJECT_KIND 8
+#define CUPTI_ABI_OVERHEAD_OBJECT_KIND_T uint32_t
+#define CUPTI_ABI_OVERHEAD_OBJECT_ID 12
+#define CUPTI_ABI_OVERHEAD_OBJECT_ID_T uint32_t
+#define CUPTI_ABI_OVERHEAD_START 24
+#define CUPTI_ABI_OVERHEAD_START_T uint64_t
+#define CUPTI_ABI_OVERHEAD_END 32
+#define CUPTI_ABI_OVERHEAD_END_T uint64_t
+#define CUPTI_ABI_OVERHEAD_CORRELATION_ID 40
+#define CUPTI_ABI_OVERHEAD_CORRELATION_ID_T uint32_t
+#define CUPTI_ABI_OVERHEAD_OVERHEAD_DATA 48
+#define CUPTI_ABI_OVERHEAD_OVERHEAD_DATA_T uint64_t
+
+/* ExternalCorrelation */
+#define CUPTI_ABI_EXTERNAL_CORRELATION_EXTERNAL_KIND 4
+#define CUPTI_ABI_EXTERNAL_CORRELATION_EXTERNAL_KIND_T uint32_t
+#define CUPTI_ABI_EXTERNAL_CORRELATION_EXTERNAL_ID 8
+#define CUPTI_ABI_EXTERNAL_CORRELATION_EXTERNAL_ID_T uint64_t
+#define CUPTI_ABI_EXTERNAL_CORRELATION_CORRELATION_ID 16
+#define CUPTI_ABI_EXTERNAL_CORRELATION_CORRELATION_ID_T uint32_t
+
+/* GraphTrace */
+#define CUPTI_ABI_GRAPH_TRACE_CORRELATION_ID 4
+#define CUPTI_ABI_GRAPH_TRACE_CORRELATION_ID_T uint32_t
+#define CUPTI_ABI_GRAPH_TRACE_START 8
+#define CUPTI_ABI_GRAPH_TRACE_START_T uint64_t
+#define CUPTI_ABI_GRAPH_TRACE_END 16
+#define CUPTI_ABI_GRAPH_TRACE_END_T uint64_t
+#define CUPTI_ABI_GRAPH_TRACE_DEVICE_ID 24
+#define CUPTI_ABI_GRAPH_TRACE_DEVICE_ID_T uint32_t
+#define CUPTI_ABI_GRAPH_TRACE_GRAPH_ID 28
+#define CUPTI_ABI_GRAPH_TRACE_GRAPH_ID_T uint32_t
+#define CUPTI_ABI_GRAPH_TRACE_CONTEXT_ID 32
+#define CUPTI_ABI_GRAPH_TRACE_CONTEXT_ID_T uint32_t
+#define CUPTI_ABI_GRAPH_TRACE_STREAM_ID 36
+#define CUPTI_ABI_GRAPH_TRACE_STREAM_ID_T uint32_t
+
+/* Context */
+#define CUPTI_ABI_CONTEXT_CONTEXT_ID 4
+#define CUPTI_ABI_CONTEXT_CONTEXT_ID_T uint32_t
+#define CUPTI_ABI_CONTEXT_DEVICE_ID 8
+#define CUPTI_ABI_CONTEXT_DEVICE_ID_T uint32_t
+#define CUPTI_ABI_CONTEXT_COMPUTE_API_KIND 12
+#define CUPTI_ABI_CONTEXT_COMPUTE_API_KIND_T uint16_t
+#define CUPTI_ABI_CONTEXT_NULL_STREAM_ID 14
+#define CUPTI_ABI_CONTEXT_NULL_STREAM_ID_T uint16_t
+
+/* Stream */
+#define CUPTI_ABI_STREAM_CONTEXT_ID 4
+#define CUPTI_ABI_STREAM_CONTEXT_ID_T uint32_t
+#define CUPTI_ABI_STREAM_STREAM_ID 8
+#define CUPTI_ABI_STREAM_STREAM_ID_T uint32_t
+#define CUPTI_ABI_STREAM_PRIORITY 12
+#define CUPTI_ABI_STREAM_PRIORITY_T uint32_t
+#define CUPTI_ABI_STREAM_FLAG 16
+#define CUPTI_ABI_STREAM_FLAG_T uint32_t
+#define CUPTI_ABI_STREAM_CORRELATION_ID 20
+#define CUPTI_ABI_STREAM_CORRELATION_ID_T uint32_t
+
+/* Device */
+#define CUPTI_ABI_DEVICE_FLAGS 4
+#define CUPTI_ABI_DEVICE_FLAGS_T uint32_t
+#define CUPTI_ABI_DEVICE_GLOBAL_MEMORY_BANDWIDTH 8
+#define CUPTI_ABI_DEVICE_GLOBAL_MEMORY_BANDWIDTH_T uint64_t
+#define CUPTI_ABI_DEVICE_GLOBAL_MEMORY_SIZE 16
+#define CUPTI_ABI_DEVICE_GLOBAL_MEMORY_SIZE_T uint64_t
+#define CUPTI_ABI_DEVICE_NUM_MULTIPROCESSORS 44
+#define CUPTI_ABI_DEVICE_NUM_MULTIPROCESSORS_T uint32_t
+#define CUPTI_ABI_DEVICE_COMPUTE_CAPABILITY_MAJOR 104
+#define CUPTI_ABI_DEVICE_COMPUTE_CAPABILITY_MAJOR_T uint32_t
+#define CUPTI_ABI_DEVICE_COMPUTE_CAPABILITY_MINOR 108
+#define CUPTI_ABI_DEVICE_COMPUTE_CAPABILITY_MINOR_T uint32_t
+#define CUPTI_ABI_DEVICE_ID 112
+#define CUPTI_ABI_DEVICE_ID_T uint32_t
+#define CUPTI_ABI_DEVICE_NAME 136
+#define CUPTI_ABI_DEVICE_NAME_T uint64_t
+
+/* Memory */
+#define CUPTI_ABI_MEMORY_MEMORY_OPERATION_TYPE 4
+#define CUPTI_ABI_MEMORY_MEMORY_OPERATION_TYPE_T uint32_t
+#define CUPTI_ABI_MEMORY_MEMORY_KIND 8
+#define CUPTI_ABI_MEMORY_MEMORY_KIND_T uint32_t
+#define CUPTI_ABI_MEMORY_CORRELATION_ID 12
+#define CUPTI_ABI_MEMORY_CORRELATION_ID_T uint32_t
+#define CUPTI_ABI_MEMORY_ADDRESS 16
+#define CUPTI_ABI_MEMORY_ADDRESS_T uint64_t
+#define CUPTI_ABI_MEMORY_BYTES 24
+#define CUPTI_ABI_MEMORY_BYTES_T uint64_t
+#define CUPTI_ABI_MEMORY_TIMESTAMP 32
+#define CUPTI_ABI_MEMORY_TIMESTAMP_T uint64_t
+#define CUPTI_ABI_MEMORY_PC 40
+#define CUPTI_ABI_MEMORY_PC_T uint64_t
+#define CUPTI_ABI_MEMORY_PROCESS_ID 48
+#define CUPTI_ABI_MEMORY_PROCESS_ID_T uint32_t
+#define CUPTI_ABI_MEMORY_DEVICE_ID 52
+#define CUPTI_ABI_MEMORY_DEVICE_ID_T uint32_t
+#define CUPTI_ABI_MEMORY_CONTEXT_ID 56
+#define CUPTI_ABI_MEMORY_CONTEXT_ID_T uint32_t
+#define CUPTI_ABI_MEMORY_STREAM_ID 60
+#define CUPTI_ABI_MEMORY_STREAM_ID_T uint32_t
+#define CUPTI_ABI_MEMORY_NAME 64
+#define CUPTI_ABI_MEMORY_NAME_T uint64_t
+
+/* MemoryPool */
+#define CUPTI_ABI_MEMORY_POOL_MEMORY_POOL_OPERATION_TYPE 4
+#define CUPTI_ABI_MEMORY_POOL_MEMORY_POOL_OPERATION_TYPE_T uint32_t
+#define CUPTI_ABI_MEMORY_POOL_MEMORY_POOL_TYPE 8
+#define CUPTI_ABI_MEMORY_POOL_MEMORY_POOL_TYPE_T uint32_t
+#define CUPTI_ABI_MEMORY_POOL_CORRELATION_ID 12
+#define CUPTI_ABI_MEMORY_POOL_CORRELATION_ID_T uint32_t
+#define CUPTI_ABI_MEMORY_POOL_PROCESS_ID 16
+#define CUPTI_ABI_MEMORY_POOL_PROCESS_ID_T uint32_t
+#define CUPTI_ABI_MEMORY_POOL_DEVICE_ID 20
+#define CUPTI_ABI_MEMORY_POOL_DEVICE_ID_T uint32_t
+#define CUPTI_ABI_MEMORY_POOL_MIN_BYTES_TO_KEEP 24
+#define CUPTI_ABI_MEMORY_POOL_MIN_BYTES_TO_KEEP_T uint64_t
+#define CUPTI_ABI_MEMORY_POOL_ADDRESS 32
+#define CUPTI_ABI_MEMORY_POOL_ADDRESS_T uint64_t
+#define CUPTI_ABI_MEMORY_POOL_SIZE 40
+#define CUPTI_ABI_MEMORY_POOL_SIZE_T uint64_t
+#define CUPTI_ABI_MEMORY_POOL_RELEASE_THRESHOLD 48
+#define CUPTI_ABI_MEMORY_POOL_RELEASE_THRESHOLD_T uint64_t
+#define CUPTI_ABI_MEMORY_POOL_TIMESTAMP 56
+#define CUPTI_ABI_MEMORY_POOL_TIMESTAMP_T uint64_t
+
+/* Bytes of a record of CUPTI `version` (major * 100 + minor); 0 = unknown kind. */
+static inline uint32_t cupti_abi_record_size(uint32_t kind, uint32_t version) {
+  switch (kind) {
+  case CUPTI_ABI_KIND_KERNEL:
+  case CUPTI_ABI_KIND_CONCURRENT_KERNEL:
+    if (version >= 1304) return 248;
+    if (version >= 1303) return 232;
+    if (version >= 1301) return 224;
+    if (version >= 1300) return 216;
+    if (version >= 1200) return 208;
+    return 200;
+  case CUPTI_ABI_KIND_MEMCPY:
+    if (version >= 1304) return 112;
+    if (version >= 1208) return 96;
+    return 88;
+  case CUPTI_ABI_KIND_MEMCPY2:
+    return 96;
+  case CUPTI_ABI_KIND_MEMSET:
+    if (version >= 1304) return 104;
+    return 88;
+  case CUPTI_ABI_KIND_DRIVER:
+  case CUPTI_ABI_KIND_RUNTIME:
+  case CUPTI_ABI_KIND_INTERNAL_LAUNCH_API:
+    return 40;
+  case CUPTI_ABI_KIND_SYNCHRONIZATION:
+    if (version >= 1208) return 56;
+    return 40;
+  case CUPTI_ABI_KIND_OVERHEAD:
+    if (version >= 1204) return 56;
+    if (version >= 1203) return 48;
+    return 40;
+  case CUPTI_ABI_KIND_EXTERNAL_CORRELATION:
+    return 24;
+  case CUPTI_ABI_KIND_GRAPH_TRACE:
+    if (version >= 1203) return 56;
+    return 48;
+  case CUPTI_ABI_KIND_CONTEXT:
+    if (version >= 1301) return 40;
+    if (version >= 1205) return 32;
+    if (version >= 1204) return 24;
+    return 16;
+  case CUPTI_ABI_KIND_STREAM:
+    return 24;
+  case CUPTI_ABI_KIND_DEVICE:
+    if (version >= 1302) return 192;
+    if (version >= 1202) return 184;
+    return 176;
+  case CUPTI_ABI_KIND_MEMORY2:
+    if (version >= 1206) return 128;
+    return 120;
+  case CUPTI_ABI_KIND_MEMORY_POOL:
+    if (version >= 1300) return 80;
+    return 72;
+  default:
+    return 0;
+  }
+}
+
+/* The calls that are recorded: domain (1 driver, 2 runtime), id, what it does. */
+struct cupti_abi_call {
+  uint16_t domain, cbid, group;
+};
+enum { CUPTI_ABI_CALLS = 210 };
+static const struct cupti_abi_call cupti_abi_calls[CUPTI_ABI_CALLS] = {
+    {2, 13, CUPTI_ABI_GROUP_LAUNCH}, /* cudaLaunch */
+    {2, 213, CUPTI_ABI_GROUP_LAUNCH}, /* cudaLaunch */
+    {2, 211, CUPTI_ABI_GROUP_LAUNCH}, /* cudaLaunchKernel */
+    {2, 214, CUPTI_ABI_GROUP_LAUNCH}, /* cudaLaunchKernel */
+    {2, 269, CUPTI_ABI_GROUP_LAUNCH}, /* cudaLaunchCooperativeKernel */
+    {2, 270, CUPTI_ABI_GROUP_LAUNCH}, /* cudaLaunchCooperativeKernel */
+    {2, 272, CUPTI_ABI_GROUP_LAUNCH}, /* cudaLaunchCooperativeKernelMultiDevice */
+    {2, 430, CUPTI_ABI_GROUP_LAUNCH}, /* cudaLaunchKernelExC */
+    {2, 431, CUPTI_ABI_GROUP_LAUNCH}, /* cudaLaunchKernelExC */
+    {2, 505, CUPTI_ABI_GROUP_LAUNCH}, /* __cudaLaunchKernel */
+    {2, 506, CUPTI_ABI_GROUP_LAUNCH}, /* __cudaLaunchKernel */
+    {2, 31, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpy */
+    {2, 215, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpy */
+    {2, 32, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpy2D */
+    {2, 216, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpy2D */
+    {2, 39, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpyToSymbol */
+    {2, 223, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpyToSymbol */
+    {2, 40, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpyFromSymbol */
+    {2, 224, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpyFromSymbol */
+    {2, 41, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpyAsync */
+    {2, 225, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpyAsync */
+    {2, 44, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpy2DAsync */
+    {2, 228, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpy2DAsync */
+    {2, 47, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpyToSymbolAsync */
+    {2, 231, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpyToSymbolAsync */
+    {2, 48, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpyFromSymbolAsync */
+    {2, 232, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpyFromSymbolAsync */
+    {2, 144, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpy3D */
+    {2, 245, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpy3D */
+    {2, 145, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpy3DAsync */
+    {2, 246, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpy3DAsync */
+    {2, 160, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpyPeer */
+    {2, 161, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpyPeerAsync */
+    {2, 162, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpy3DPeer */
+    {2, 249, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpy3DPeer */
+    {2, 163, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpy3DPeerAsync */
+    {2, 250, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpy3DPeerAsync */
+    {2, 252, CUPTI_ABI_GROUP_COPY}, /* cudaMemPrefetchAsync */
+    {2, 253, CUPTI_ABI_GROUP_COPY}, /* cudaMemPrefetchAsync */
+    {2, 449, CUPTI_ABI_GROUP_COPY}, /* cudaMemPrefetchAsync */
+    {2, 450, CUPTI_ABI_GROUP_COPY}, /* cudaMemPrefetchAsync */
+    {2, 482, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpyBatchAsync */
+    {2, 483, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpyBatchAsync */
+    {2, 509, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpyBatchAsync */
+    {2, 510, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpyBatchAsync */
+    {2, 484, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpy3DBatchAsync */
+    {2, 485, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpy3DBatchAsync */
+    {2, 511, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpy3DBatchAsync */
+    {2, 512, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpy3DBatchAsync */
+    {2, 554, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpyWithAttributesAsync */
+    {2, 555, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpyWithAttributesAsync */
+    {2, 556, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpy3DWithAttributesAsync */
+    {2, 557, CUPTI_ABI_GROUP_COPY}, /* cudaMemcpy3DWithAttributesAsync */
+    {2, 49, CUPTI_ABI_GROUP_SET}, /* cudaMemset */
+    {2, 233, CUPTI_ABI_GROUP_SET}, /* cudaMemset */
+    {2, 50, CUPTI_ABI_GROUP_SET}, /* cudaMemset2D */
+    {2, 234, CUPTI_ABI_GROUP_SET}, /* cudaMemset2D */
+    {2, 51, CUPTI_ABI_GROUP_SET}, /* cudaMemsetAsync */
+    {2, 235, CUPTI_ABI_GROUP_SET}, /* cudaMemsetAsync */
+    {2, 52, CUPTI_ABI_GROUP_SET}, /* cudaMemset2DAsync */
+    {2, 236, CUPTI_ABI_GROUP_SET}, /* cudaMemset2DAsync */
+    {2, 142, CUPTI_ABI_GROUP_SET}, /* cudaMemset3D */
+    {2, 243, CUPTI_ABI_GROUP_SET}, /* cudaMemset3D */
+    {2, 143, CUPTI_ABI_GROUP_SET}, /* cudaMemset3DAsync */
+    {2, 244, CUPTI_ABI_GROUP_SET}, /* cudaMemset3DAsync */
+    {2, 126, CUPTI_ABI_GROUP_SYNC}, /* cudaThreadSynchronize */
+    {2, 131, CUPTI_ABI_GROUP_SYNC}, /* cudaStreamSynchronize */
+    {2, 239, CUPTI_ABI_GROUP_SYNC}, /* cudaStreamSynchronize */
+    {2, 137, CUPTI_ABI_GROUP_SYNC}, /* cudaEventSynchronize */
+    {2, 165, CUPTI_ABI_GROUP_SYNC}, /* cudaDeviceSynchronize */
+    {2, 147, CUPTI_ABI_GROUP_SYNC}, /* cudaStreamWaitEvent */
+    {2, 247, CUPTI_ABI_GROUP_SYNC}, /* cudaStreamWaitEvent */
+    {2, 20, CUPTI_ABI_GROUP_MEMORY}, /* cudaMalloc */
+    {2, 21, CUPTI_ABI_GROUP_MEMORY}, /* cudaMallocPitch */
+    {2, 22, CUPTI_ABI_GROUP_MEMORY}, /* cudaFree */
+    {2, 25, CUPTI_ABI_GROUP_MEMORY}, /* cudaMallocHost */
+    {2, 26, CUPTI_ABI_GROUP_MEMORY}, /* cudaFreeHost */
+    {2, 27, CUPTI_ABI_GROUP_MEMORY}, /* cudaHostAlloc */
+    {2, 140, CUPTI_ABI_GROUP_MEMORY}, /* cudaMalloc3D */
+    {2, 152, CUPTI_ABI_GROUP_MEMORY}, /* cudaHostRegister */
+    {2, 206, CUPTI_ABI_GROUP_MEMORY}, /* cudaMallocManaged */
+    {2, 373, CUPTI_ABI_GROUP_MEMORY}, /* cudaMallocAsync */
+    {2, 374, CUPTI_ABI_GROUP_MEMORY}, /* cudaMallocAsync */
+    {2, 375, CUPTI_ABI_GROUP_MEMORY}, /* cudaFreeAsync */
+    {2, 376, CUPTI_ABI_GROUP_MEMORY}, /* cudaFreeAsync */
+    {2, 377, CUPTI_ABI_GROUP_MEMORY}, /* cudaMemPoolTrimTo */
+    {2, 391, CUPTI_ABI_GROUP_MEMORY}, /* cudaMallocFromPoolAsync */
+    {2, 392, CUPTI_ABI_GROUP_MEMORY}, /* cudaMallocFromPoolAsync */
+    {2, 311, CUPTI_ABI_GROUP_GRAPH}, /* cudaGraphLaunch */
+    {2, 312, CUPTI_ABI_GROUP_GRAPH}, /* cudaGraphLaunch */
+    {2, 310, CUPTI_ABI_GROUP_GRAPH}, /* cudaGraphInstantiate */
+    {2, 443, CUPTI_ABI_GROUP_GRAPH}, /* cudaGraphInstantiate */
+    {2, 418, CUPTI_ABI_GROUP_GRAPH}, /* cudaGraphInstantiateWithFlags */
+    {2, 436, CUPTI_ABI_GROUP_GRAPH}, /* cudaGraphInstantiateWithParams */
+    {2, 437, CUPTI_ABI_GROUP_GRAPH}, /* cudaGraphInstantiateWithParams */
+    {2, 284, CUPTI_ABI_GROUP_GRAPH}, /* cudaLaunchHostFunc */
+    {2, 285, CUPTI_ABI_GROUP_GRAPH}, /* cudaLaunchHostFunc */
+    {2, 550, CUPTI_ABI_GROUP_GRAPH}, /* cudaLaunchHostFunc */
+    {2, 551, CUPTI_ABI_GROUP_GRAPH}, /* cudaLaunchHostFunc */
+    {1, 307, CUPTI_ABI_GROUP_LAUNCH}, /* cuLaunchKernel */
+    {1, 442, CUPTI_ABI_GROUP_LAUNCH}, /* cuLaunchKernel */
+    {1, 477, CUPTI_ABI_GROUP_LAUNCH}, /* cuLaunchCooperativeKernel */
+    {1, 478, CUPTI_ABI_GROUP_LAUNCH}, /* cuLaunchCooperativeKernel */
+    {1, 480, CUPTI_ABI_GROUP_LAUNCH}, /* cuLaunchCooperativeKernelMultiDevice */
+    {1, 652, CUPTI_ABI_GROUP_LAUNCH}, /* cuLaunchKernelEx */
+    {1, 653, CUPTI_ABI_GROUP_LAUNCH}, /* cuLaunchKernelEx */
+    {1, 305, CUPTI_ABI_GROUP_COPY}, /* cuMemcpy */
+    {1, 408, CUPTI_ABI_GROUP_COPY}, /* cuMemcpy */
+    {1, 306, CUPTI_ABI_GROUP_COPY}, /* cuMemcpyAsync */
+    {1, 418, CUPTI_ABI_GROUP_COPY}, /* cuMemcpyAsync */
+    {1, 318, CUPTI_ABI_GROUP_COPY}, /* cuMemcpyPeer */
+    {1, 409, CUPTI_ABI_GROUP_COPY}, /* cuMemcpyPeer */
+    {1, 319, CUPTI_ABI_GROUP_COPY}, /* cuMemcpyPeerAsync */
+    {1, 426, CUPTI_ABI_GROUP_COPY}, /* cuMemcpyPeerAsync */
+    {1, 276, CUPTI_ABI_GROUP_COPY}, /* cuMemcpyHtoD */
+    {1, 397, CUPTI_ABI_GROUP_COPY}, /* cuMemcpyHtoD */
+    {1, 277, CUPTI_ABI_GROUP_COPY}, /* cuMemcpyHtoDAsync */
+    {1, 421, CUPTI_ABI_GROUP_COPY}, /* cuMemcpyHtoDAsync */
+    {1, 278, CUPTI_ABI_GROUP_COPY}, /* cuMemcpyDtoH */
+    {1, 398, CUPTI_ABI_GROUP_COPY}, /* cuMemcpyDtoH */
+    {1, 279, CUPTI_ABI_GROUP_COPY}, /* cuMemcpyDtoHAsync */
+    {1, 422, CUPTI_ABI_GROUP_COPY}, /* cuMemcpyDtoHAsync */
+    {1, 280, CUPTI_ABI_GROUP_COPY}, /* cuMemcpyDtoD */
+    {1, 399, CUPTI_ABI_GROUP_COPY}, /* cuMemcpyDtoD */
+    {1, 281, CUPTI_ABI_GROUP_COPY}, /* cuMemcpyDtoDAsync */
+    {1, 423, CUPTI_ABI_GROUP_COPY}, /* cuMemcpyDtoDAsync */
+    {1, 287, CUPTI_ABI_GROUP_COPY}, /* cuMemcpy2D */
+    {1, 405, CUPTI_ABI_GROUP_COPY}, /* cuMemcpy2D */
+    {1, 288, CUPTI_ABI_GROUP_COPY}, /* cuMemcpy2DUnaligned */
+    {1, 406, CUPTI_ABI_GROUP_COPY}, /* cuMemcpy2DUnaligned */
+    {1, 289, CUPTI_ABI_GROUP_COPY}, /* cuMemcpy2DAsync */
+    {1, 424, CUPTI_ABI_GROUP_COPY}, /* cuMemcpy2DAsync */
+    {1, 290, CUPTI_ABI_GROUP_COPY}, /* cuMemcpy3D */
+    {1, 407, CUPTI_ABI_GROUP_COPY}, /* cuMemcpy3D */
+    {1, 291, CUPTI_ABI_GROUP_COPY}, /* cuMemcpy3DAsync */
+    {1, 425, CUPTI_ABI_GROUP_COPY}, /* cuMemcpy3DAsync */
+    {1, 467, CUPTI_ABI_GROUP_COPY}, /* cuMemPrefetchAsync */
+    {1, 468, CUPTI_ABI_GROUP_COPY}, /* cuMemPrefetchAsync */
+    {1, 716, CUPTI_ABI_GROUP_COPY}, /* cuMemPrefetchAsync */
+    {1, 717, CUPTI_ABI_GROUP_COPY}, /* cuMemPrefetchAsync */
+    {1, 776, CUPTI_ABI_GROUP_COPY}, /* cuMemcpyBatchAsync */
+    {1, 777, CUPTI_ABI_GROUP_COPY}, /* cuMemcpyBatchAsync */
+    {1, 796, CUPTI_ABI_GROUP_COPY}, /* cuMemcpyBatchAsync */
+    {1, 797, CUPTI_ABI_GROUP_COPY}, /* cuMemcpyBatchAsync */
+    {1, 778, CUPTI_ABI_GROUP_COPY}, /* cuMemcpy3DBatchAsync */
+    {1, 779, CUPTI_ABI_GROUP_COPY}, /* cuMemcpy3DBatchAsync */
+    {1, 798, CUPTI_ABI_GROUP_COPY}, /* cuMemcpy3DBatchAsync */
+    {1, 799, CUPTI_ABI_GROUP_COPY}, /* cuMemcpy3DBatchAsync */
+    {1, 837, CUPTI_ABI_GROUP_COPY}, /* cuMemcpyWithAttributesAsync */
+    {1, 838, CUPTI_ABI_GROUP_COPY}, /* cuMemcpyWithAttributesAsync */
+    {1, 839, CUPTI_ABI_GROUP_COPY}, /* cuMemcpy3DWithAttributesAsync */
+    {1, 840, CUPTI_ABI_GROUP_COPY}, /* cuMemcpy3DWithAttributesAsync */
+    {1, 249, CUPTI_ABI_GROUP_SET}, /* cuMemsetD8 */
+    {1, 411, CUPTI_ABI_GROUP_SET}, /* cuMemsetD8 */
+    {1, 250, CUPTI_ABI_GROUP_SET}, /* cuMemsetD16 */
+    {1, 412, CUPTI_ABI_GROUP_SET}, /* cuMemsetD16 */
+    {1, 251, CUPTI_ABI_GROUP_SET}, /* cuMemsetD32 */
+    {1, 413, CUPTI_ABI_GROUP_SET}, /* cuMemsetD32 */
+    {1, 252, CUPTI_ABI_GROUP_SET}, /* cuMemsetD2D8 */
+    {1, 414, CUPTI_ABI_GROUP_SET}, /* cuMemsetD2D8 */
+    {1, 253, CUPTI_ABI_GROUP_SET}, /* cuMemsetD2D16 */
+    {1, 415, CUPTI_ABI_GROUP_SET}, /* cuMemsetD2D16 */
+    {1, 254, CUPTI_ABI_GROUP_SET}, /* cuMemsetD2D32 */
+    {1, 416, CUPTI_ABI_GROUP_SET}, /* cuMemsetD2D32 */
+    {1, 216, CUPTI_ABI_GROUP_SET}, /* cuMemsetD8Async */
+    {1, 428, CUPTI_ABI_GROUP_SET}, /* cuMemsetD8Async */
+    {1, 218, CUPTI_ABI_GROUP_SET}, /* cuMemsetD16Async */
+    {1, 429, CUPTI_ABI_GROUP_SET}, /* cuMemsetD16Async */
+    {1, 220, CUPTI_ABI_GROUP_SET}, /* cuMemsetD32Async */
+    {1, 430, CUPTI_ABI_GROUP_SET}, /* cuMemsetD32Async */
+    {1, 222, CUPTI_ABI_GROUP_SET}, /* cuMemsetD2D8Async */
+    {1, 431, CUPTI_ABI_GROUP_SET}, /* cuMemsetD2D8Async */
+    {1, 224, CUPTI_ABI_GROUP_SET}, /* cuMemsetD2D16Async */
+    {1, 432, CUPTI_ABI_GROUP_SET}, /* cuMemsetD2D16Async */
+    {1, 226, CUPTI_ABI_GROUP_SET}, /* cuMemsetD2D32Async */
+    {1, 433, CUPTI_ABI_GROUP_SET}, /* cuMemsetD2D32Async */
+    {1, 17, CUPTI_ABI_GROUP_SYNC}, /* cuCtxSynchronize */
+    {1, 800, CUPTI_ABI_GROUP_SYNC}, /* cuCtxSynchronize */
+    {1, 121, CUPTI_ABI_GROUP_SYNC}, /* cuEventSynchronize */
+    {1, 126, CUPTI_ABI_GROUP_SYNC}, /* cuStreamSynchronize */
+    {1, 440, CUPTI_ABI_GROUP_SYNC}, /* cuStreamSynchronize */
+    {1, 295, CUPTI_ABI_GROUP_SYNC}, /* cuStreamWaitEvent */
+    {1, 436, CUPTI_ABI_GROUP_SYNC}, /* cuStreamWaitEvent */
+    {1, 243, CUPTI_ABI_GROUP_MEMORY}, /* cuMemAlloc */
+    {1, 244, CUPTI_ABI_GROUP_MEMORY}, /* cuMemAllocPitch */
+    {1, 245, CUPTI_ABI_GROUP_MEMORY}, /* cuMemFree */
+    {1, 271, CUPTI_ABI_GROUP_MEMORY}, /* cuMemHostAlloc */
+    {1, 294, CUPTI_ABI_GROUP_MEMORY}, /* cuMemAllocHost */
+    {1, 38, CUPTI_ABI_GROUP_MEMORY}, /* cuMemFreeHost */
+    {1, 371, CUPTI_ABI_GROUP_MEMORY}, /* cuMemAllocManaged */
+    {1, 379, CUPTI_ABI_GROUP_MEMORY}, /* cuMemHostRegister */
+    {1, 598, CUPTI_ABI_GROUP_MEMORY}, /* cuMemAllocAsync */
+    {1, 599, CUPTI_ABI_GROUP_MEMORY}, /* cuMemAllocAsync */
+    {1, 600, CUPTI_ABI_GROUP_MEMORY}, /* cuMemFreeAsync */
+    {1, 601, CUPTI_ABI_GROUP_MEMORY}, /* cuMemFreeAsync */
+    {1, 602, CUPTI_ABI_GROUP_MEMORY}, /* cuMemPoolTrimTo */
+    {1, 611, CUPTI_ABI_GROUP_MEMORY}, /* cuMemAllocFromPoolAsync */
+    {1, 612, CUPTI_ABI_GROUP_MEMORY}, /* cuMemAllocFromPoolAsync */
+    {1, 514, CUPTI_ABI_GROUP_GRAPH}, /* cuGraphLaunch */
+    {1, 515, CUPTI_ABI_GROUP_GRAPH}, /* cuGraphLaunch */
+    {1, 819, CUPTI_ABI_GROUP_GRAPH}, /* cuGraphLaunchWithArguments */
+    {1, 513, CUPTI_ABI_GROUP_GRAPH}, /* cuGraphInstantiate */
+    {1, 578, CUPTI_ABI_GROUP_GRAPH}, /* cuGraphInstantiate */
+    {1, 643, CUPTI_ABI_GROUP_GRAPH}, /* cuGraphInstantiateWithFlags */
+    {1, 656, CUPTI_ABI_GROUP_GRAPH}, /* cuGraphInstantiateWithParams */
+    {1, 657, CUPTI_ABI_GROUP_GRAPH}, /* cuGraphInstantiateWithParams */
+    {1, 527, CUPTI_ABI_GROUP_GRAPH}, /* cuLaunchHostFunc */
+    {1, 528, CUPTI_ABI_GROUP_GRAPH}, /* cuLaunchHostFunc */
+    {1, 831, CUPTI_ABI_GROUP_GRAPH}, /* cuLaunchHostFunc */
+    {1, 832, CUPTI_ABI_GROUP_GRAPH}, /* cuLaunchHostFunc */
+};
+
+#endif
