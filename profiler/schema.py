@@ -50,6 +50,8 @@ class EventKind(IntEnum):
     TORCHSCRIPT = 4
     GC = 5
     COLLECTIVE = 6
+    CUDA_API = 7
+    """A call of the CUDA runtime or driver; `seq` is its correlation id."""
 
 
 class EventFlag(IntEnum):
@@ -96,6 +98,9 @@ class Command(IntEnum):
     STOP = 3
     RUN_PYTHON = 4
     DETACH = 5
+    DEVICE_ON = 6
+    """Begin to take CUPTI; acknowledged at once, `device_state` tells how it goes."""
+    DEVICE_OFF = 7
 
 
 class CaptureMode(IntEnum):
@@ -120,6 +125,15 @@ class DropCause(IntEnum):
     STRAY_END = 5
     LATE_END = 6
     OPEN_AT_CLOSE = 7
+    DEVICE_RING_FULL = 8
+    DEVICE_NO_BUFFER = 9
+    """CUPTI asked for a buffer while all of ours were with it: what it then wrote was thrown away."""
+    DEVICE_BY_CUPTI = 10
+    """CUPTI's own count of records that it dropped."""
+    DEVICE_NONSENSE = 11
+    """What CUPTI delivered could not be stepped through."""
+    DEVICE_AT_CLOSE = 12
+    """Still with CUPTI when the window's time for the last records was over (buffers)."""
 
 
 class OpField(IntEnum):
@@ -132,6 +146,28 @@ class OpField(IntEnum):
     STACK = 16
     MODULE = 32
     SHAPES = 64
+
+
+class DeviceState(IntEnum):
+    """How the agent stands with CUPTI."""
+
+    OFF = 0
+    STARTING = 1
+    ON = 2
+    STOPPING = 3
+    YIELDED = 4
+    """Let go for the target's own profiler; taken again when that has ended."""
+    NO_CUPTI = 5
+    """No libcupti is mapped: the process uses no CUDA, or not yet."""
+    HELD = 6
+    """Somebody else has subscribed."""
+    NO_DRIVER = 7
+    """CUPTI finds no driver, or one that is not up yet."""
+    FAILED = 8
+    BUDGET = 9
+    """The window's number of records is used up."""
+    STUCK = 10
+    """A call into CUPTI has not returned."""
 
 
 class RingState(IntEnum):
@@ -161,6 +197,7 @@ ENUMS: Final = (
     CaptureMode,
     DropCause,
     OpField,
+    DeviceState,
     RingState,
     ClockKind,
 )
@@ -335,6 +372,47 @@ STACK_FRAME: Final = Struct(
             "<u8",
             "Address of the nn.Module called by this frame; 0 if it is no module call.",
         ),
+    ),
+)
+
+DEVICE_CLOCK_SAMPLE: Final = Struct(
+    "DeviceClockSample",
+    32,
+    "CUPTI's clock against the agent's.",
+    (
+        Field("ticks", "<u8", "Tick counter, middle of the bracket.", unit="ticks"),
+        Field("device_ns", "<u8", "What cuptiGetTimestamp said.", unit="ns"),
+        Field("width_ticks", "<u8", "Width of the bracket: twice the error bound.", unit="ticks"),
+        Field("pad0", "<u8", "Reserved."),
+    ),
+)
+
+DEVICE_RING: Final = Struct(
+    "DeviceRing",
+    256,
+    "Bytes from many writers (CUPTI's threads) to one reader (gputap). Chunks follow at the next page.",
+    (
+        Field("head", "<u8", "Bytes ever claimed. The writers'."),
+        Field("pad0", "<u1", "Own cache line for the writers.", count=56),
+        Field("tail", "<u8", "Bytes ever read. The reader's."),
+        Field("pad1", "<u1", "Own cache line for the reader.", count=56),
+        Field("dropped", "<u8", "Records that found the ring full."),
+        Field("pad2", "<u1", "Reserved.", count=120),
+    ),
+)
+
+DEVICE_CHUNK: Final = Struct(
+    "DeviceChunk",
+    64,
+    "Some records as CUPTI wrote them, their strings replaced by string ids. Behind this header come"
+    " `data_bytes` of records, then the offset of each as u4.",
+    (
+        Field("ready", "<u4", "0 while it is being written, 1 to be read, 2 to be skipped."),
+        Field("bytes", "<u4", "Size of the chunk, this header included; a multiple of 64."),
+        Field("data_bytes", "<u4", "Bytes of records."),
+        Field("records", "<u4", "How many."),
+        Field("version", "<u4", "CUDA version of the CUPTI that wrote them: major * 100 + minor."),
+        Field("pad0", "<u1", "Reserved.", count=44),
     ),
 )
 
@@ -530,7 +608,30 @@ CONTROL_HEADER: Final = Struct(
         # --- layouts, written by gputap before CONFIGURE
         Field("torch_layout", "<u1", "`TorchLayout`.", count=64),
         Field("python_layout", "<u1", "`PythonLayout`.", count=128),
-        Field("pad2", "<u1", "Reserved.", count=3104),
+        # --- device: sections, wishes (written by gputap before DEVICE_ON), state and counters
+        Field("device_ring_offset", "<u8", "`DeviceRing`."),
+        Field("device_clock_offset", "<u8", "Device clock samples (`DeviceClockSample`), a ring."),
+        Field("device_ring_capacity", "<u4", "Bytes for chunks, a power of two."),
+        Field("device_clock_capacity", "<u4", "Device clock samples kept."),
+        Field("device_clock_count", "<u4", "Device clock samples ever taken."),
+        Field(
+            "device_flush_ms", "<u4", "How often CUPTI is asked for what is complete.", unit="ms"
+        ),
+        Field("device_kinds", "<u8", "Activity kinds that are wanted, by bit number."),
+        Field("device_record_limit", "<u8", "After so many records it ends; 0 = never."),
+        Field("device_calls", "<u4", "1: record the CUDA calls that launch, copy, wait, allocate."),
+        Field("device_state", "<u4", "`DeviceState`."),
+        Field("device_error", "<u4", "CUptiResult of the call that failed; 0 if none."),
+        Field("device_api_version", "<u4", "What cuptiGetVersion said."),
+        Field("device_version", "<u4", "CUDA version of the CUPTI: major * 100 + minor."),
+        Field("device_yields", "<u4", "How often it was let go for the target's own profiler."),
+        Field("device_enabled", "<u8", "Activity kinds that are enabled, by bit number."),
+        Field("device_records", "<u8", "Records copied out."),
+        Field("device_buffers", "<u8", "Buffers that CUPTI handed back."),
+        Field("device_zero_times", "<u8", "Kernels, copies and fills without start or end."),
+        Field("device_on_ticks", "<u8", "Time during which it was on.", unit="ticks"),
+        Field("device_message", "<u1", "Why it is not on; NUL-terminated.", count=128),
+        Field("pad2", "<u1", "Reserved.", count=2864),
     ),
 )
 
@@ -542,6 +643,9 @@ STRUCTS: Final = (
     CODE_ENTRY,
     STACK_ENTRY,
     STACK_FRAME,
+    DEVICE_CLOCK_SAMPLE,
+    DEVICE_RING,
+    DEVICE_CHUNK,
     TORCH_LAYOUT,
     PYTHON_LAYOUT,
     CONTROL_HEADER,

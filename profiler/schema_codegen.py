@@ -115,7 +115,7 @@ def generated() -> dict[Path, str]:
     """Every generated file and what it must hold."""
     return {
         ROOT / "injectors/library/native/wire.h": c_header(),
-        ROOT / "injectors/library/native/cupti_abi.h": cupti_codegen.c_header(),
+        ROOT / "injectors/library/native/device_abi.h": cupti_codegen.c_header(),
         ROOT / "docs/schema.md": markdown_page(),
     }
 

@@ -2,7 +2,7 @@
 
 Written down from the documented structures; `tools/check_cupti_abi.py` compares every number with
 the headers in NVIDIA's wheels, from 11.8 to the newest. From here come the constants of the agent
-(`injectors/library/native/cupti_abi.h`, by `make gen`) and the decoder.
+(`injectors/library/native/device_abi.h`, by `make gen`) and the decoder.
 
 Two rules hold for all versions from 11.8 on. What is delivered for a kind only grows at its end, so
 a field that was ever there stays where it is. And a record holds no size of its own: a reader of

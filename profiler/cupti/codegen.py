@@ -1,4 +1,4 @@
-"""The C side of what is known of CUPTI: `cupti_abi.h`, for the agent and the simulated stack."""
+"""The C side of what is known of CUPTI: `device_abi.h`, for the agent and the simulated stack."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _calls() -> list[str]:
 
 
 def c_header() -> str:
-    """The whole of `cupti_abi.h`."""
+    """The whole of `device_abi.h`."""
     lines = [
         "/* Generated from profiler/cupti/ by `make gen`. Do not edit. */",
         "#ifndef GPUTAP_CUPTI_ABI_H",

@@ -26,7 +26,10 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = ("profiler", "injectors", "exporters", "dashboards")
 BIN = "gputap/injectors/bin/"
 NATIVE = {BIN + "gputap-inject", BIN + "libgputap_agent.so"}
-DEVELOPERS_ONLY = {"gputap/profiler/schema_codegen.py"}
+DEVELOPERS_ONLY = {
+    "gputap/profiler/schema_codegen.py",
+    "gputap/profiler/cupti/codegen.py",
+}
 INFO = f"gputap-{gputap.__version__}.dist-info/"
 OLDEST_GLIBC = (2, 17)
 

@@ -20,6 +20,7 @@ enum gputap_event_kind {
   GPUTAP_EVENT_KIND_TORCHSCRIPT = 4,
   GPUTAP_EVENT_KIND_GC = 5,
   GPUTAP_EVENT_KIND_COLLECTIVE = 6,
+  GPUTAP_EVENT_KIND_CUDA_API = 7,
 };
 
 enum gputap_event_flag {
@@ -53,6 +54,8 @@ enum gputap_command {
   GPUTAP_COMMAND_STOP = 3,
   GPUTAP_COMMAND_RUN_PYTHON = 4,
   GPUTAP_COMMAND_DETACH = 5,
+  GPUTAP_COMMAND_DEVICE_ON = 6,
+  GPUTAP_COMMAND_DEVICE_OFF = 7,
 };
 
 enum gputap_capture_mode {
@@ -70,6 +73,11 @@ enum gputap_drop_cause {
   GPUTAP_DROP_CAUSE_STRAY_END = 5,
   GPUTAP_DROP_CAUSE_LATE_END = 6,
   GPUTAP_DROP_CAUSE_OPEN_AT_CLOSE = 7,
+  GPUTAP_DROP_CAUSE_DEVICE_RING_FULL = 8,
+  GPUTAP_DROP_CAUSE_DEVICE_NO_BUFFER = 9,
+  GPUTAP_DROP_CAUSE_DEVICE_BY_CUPTI = 10,
+  GPUTAP_DROP_CAUSE_DEVICE_NONSENSE = 11,
+  GPUTAP_DROP_CAUSE_DEVICE_AT_CLOSE = 12,
 };
 
 enum gputap_op_field {
@@ -80,6 +88,20 @@ enum gputap_op_field {
   GPUTAP_OP_FIELD_STACK = 16,
   GPUTAP_OP_FIELD_MODULE = 32,
   GPUTAP_OP_FIELD_SHAPES = 64,
+};
+
+enum gputap_device_state {
+  GPUTAP_DEVICE_STATE_OFF = 0,
+  GPUTAP_DEVICE_STATE_STARTING = 1,
+  GPUTAP_DEVICE_STATE_ON = 2,
+  GPUTAP_DEVICE_STATE_STOPPING = 3,
+  GPUTAP_DEVICE_STATE_YIELDED = 4,
+  GPUTAP_DEVICE_STATE_NO_CUPTI = 5,
+  GPUTAP_DEVICE_STATE_HELD = 6,
+  GPUTAP_DEVICE_STATE_NO_DRIVER = 7,
+  GPUTAP_DEVICE_STATE_FAILED = 8,
+  GPUTAP_DEVICE_STATE_BUDGET = 9,
+  GPUTAP_DEVICE_STATE_STUCK = 10,
 };
 
 enum gputap_ring_state {
@@ -221,6 +243,53 @@ GPUTAP_ASSERT(sizeof(struct gputap_stack_frame) == 16);
 GPUTAP_ASSERT(offsetof(struct gputap_stack_frame, code_id) == 0);
 GPUTAP_ASSERT(offsetof(struct gputap_stack_frame, lasti) == 4);
 GPUTAP_ASSERT(offsetof(struct gputap_stack_frame, module_ptr) == 8);
+
+/* CUPTI's clock against the agent's. */
+struct gputap_device_clock_sample {
+  uint64_t ticks; /* Tick counter, middle of the bracket. */
+  uint64_t device_ns; /* What cuptiGetTimestamp said. */
+  uint64_t width_ticks; /* Width of the bracket: twice the error bound. */
+  uint64_t pad0; /* Reserved. */
+};
+GPUTAP_ASSERT(sizeof(struct gputap_device_clock_sample) == 32);
+GPUTAP_ASSERT(offsetof(struct gputap_device_clock_sample, ticks) == 0);
+GPUTAP_ASSERT(offsetof(struct gputap_device_clock_sample, device_ns) == 8);
+GPUTAP_ASSERT(offsetof(struct gputap_device_clock_sample, width_ticks) == 16);
+GPUTAP_ASSERT(offsetof(struct gputap_device_clock_sample, pad0) == 24);
+
+/* Bytes from many writers (CUPTI's threads) to one reader (gputap). Chunks follow at the next page. */
+struct gputap_device_ring {
+  uint64_t head; /* Bytes ever claimed. The writers'. */
+  uint8_t pad0[56]; /* Own cache line for the writers. */
+  uint64_t tail; /* Bytes ever read. The reader's. */
+  uint8_t pad1[56]; /* Own cache line for the reader. */
+  uint64_t dropped; /* Records that found the ring full. */
+  uint8_t pad2[120]; /* Reserved. */
+};
+GPUTAP_ASSERT(sizeof(struct gputap_device_ring) == 256);
+GPUTAP_ASSERT(offsetof(struct gputap_device_ring, head) == 0);
+GPUTAP_ASSERT(offsetof(struct gputap_device_ring, pad0) == 8);
+GPUTAP_ASSERT(offsetof(struct gputap_device_ring, tail) == 64);
+GPUTAP_ASSERT(offsetof(struct gputap_device_ring, pad1) == 72);
+GPUTAP_ASSERT(offsetof(struct gputap_device_ring, dropped) == 128);
+GPUTAP_ASSERT(offsetof(struct gputap_device_ring, pad2) == 136);
+
+/* Some records as CUPTI wrote them, their strings replaced by string ids. Behind this header come `data_bytes` of records, then the offset of each as u4. */
+struct gputap_device_chunk {
+  uint32_t ready; /* 0 while it is being written, 1 to be read, 2 to be skipped. */
+  uint32_t bytes; /* Size of the chunk, this header included; a multiple of 64. */
+  uint32_t data_bytes; /* Bytes of records. */
+  uint32_t records; /* How many. */
+  uint32_t version; /* CUDA version of the CUPTI that wrote them: major * 100 + minor. */
+  uint8_t pad0[44]; /* Reserved. */
+};
+GPUTAP_ASSERT(sizeof(struct gputap_device_chunk) == 64);
+GPUTAP_ASSERT(offsetof(struct gputap_device_chunk, ready) == 0);
+GPUTAP_ASSERT(offsetof(struct gputap_device_chunk, bytes) == 4);
+GPUTAP_ASSERT(offsetof(struct gputap_device_chunk, data_bytes) == 8);
+GPUTAP_ASSERT(offsetof(struct gputap_device_chunk, records) == 12);
+GPUTAP_ASSERT(offsetof(struct gputap_device_chunk, version) == 16);
+GPUTAP_ASSERT(offsetof(struct gputap_device_chunk, pad0) == 20);
 
 /* Where things are in libtorch's RecordFunction. Chosen by gputap from its version table; -1 = unknown. */
 struct gputap_torch_layout {
@@ -383,7 +452,27 @@ struct gputap_control_header {
   uint64_t pad1[4]; /* Reserved. */
   uint8_t torch_layout[64]; /* `TorchLayout`. */
   uint8_t python_layout[128]; /* `PythonLayout`. */
-  uint8_t pad2[3104]; /* Reserved. */
+  uint64_t device_ring_offset; /* `DeviceRing`. */
+  uint64_t device_clock_offset; /* Device clock samples (`DeviceClockSample`), a ring. */
+  uint32_t device_ring_capacity; /* Bytes for chunks, a power of two. */
+  uint32_t device_clock_capacity; /* Device clock samples kept. */
+  uint32_t device_clock_count; /* Device clock samples ever taken. */
+  uint32_t device_flush_ms; /* How often CUPTI is asked for what is complete. */
+  uint64_t device_kinds; /* Activity kinds that are wanted, by bit number. */
+  uint64_t device_record_limit; /* After so many records it ends; 0 = never. */
+  uint32_t device_calls; /* 1: record the CUDA calls that launch, copy, wait, allocate. */
+  uint32_t device_state; /* `DeviceState`. */
+  uint32_t device_error; /* CUptiResult of the call that failed; 0 if none. */
+  uint32_t device_api_version; /* What cuptiGetVersion said. */
+  uint32_t device_version; /* CUDA version of the CUPTI: major * 100 + minor. */
+  uint32_t device_yields; /* How often it was let go for the target's own profiler. */
+  uint64_t device_enabled; /* Activity kinds that are enabled, by bit number. */
+  uint64_t device_records; /* Records copied out. */
+  uint64_t device_buffers; /* Buffers that CUPTI handed back. */
+  uint64_t device_zero_times; /* Kernels, copies and fills without start or end. */
+  uint64_t device_on_ticks; /* Time during which it was on. */
+  uint8_t device_message[128]; /* Why it is not on; NUL-terminated. */
+  uint8_t pad2[2864]; /* Reserved. */
 };
 GPUTAP_ASSERT(sizeof(struct gputap_control_header) == 4096);
 GPUTAP_ASSERT(offsetof(struct gputap_control_header, magic) == 0);
@@ -461,6 +550,26 @@ GPUTAP_ASSERT(offsetof(struct gputap_control_header, pad3) == 764);
 GPUTAP_ASSERT(offsetof(struct gputap_control_header, pad1) == 768);
 GPUTAP_ASSERT(offsetof(struct gputap_control_header, torch_layout) == 800);
 GPUTAP_ASSERT(offsetof(struct gputap_control_header, python_layout) == 864);
-GPUTAP_ASSERT(offsetof(struct gputap_control_header, pad2) == 992);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_ring_offset) == 992);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_clock_offset) == 1000);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_ring_capacity) == 1008);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_clock_capacity) == 1012);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_clock_count) == 1016);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_flush_ms) == 1020);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_kinds) == 1024);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_record_limit) == 1032);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_calls) == 1040);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_state) == 1044);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_error) == 1048);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_api_version) == 1052);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_version) == 1056);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_yields) == 1060);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_enabled) == 1064);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_records) == 1072);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_buffers) == 1080);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_zero_times) == 1088);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_on_ticks) == 1096);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_message) == 1104);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, pad2) == 1232);
 
 #endif
