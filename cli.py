@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from gputap.injectors.entry import Entry
     from gputap.injectors.library.client import WindowConfig
-    from gputap.injectors.tap import FrameworkTap
+    from gputap.injectors.tap import AgentTap
     from gputap.profiler.analysis.model import Report
     from gputap.profiler.session import Plan
     from gputap.profiler.store import Capture
@@ -201,7 +201,14 @@ def attach(
         overwrite=overwrite,
     )
     with _terminated_politely():
-        outcome = _capture(targets, window, plan, must=must, entry=_entry(via, trust_seccomp))
+        outcome = _capture(
+            targets,
+            window,
+            plan,
+            must=must,
+            entry=_entry(via, trust_seccomp),
+            device=level != "framework",
+        )
     code = _show(outcome.capture, as_json=as_json, otlp=otlp, spans=spans)
     if strict:
         _strict(outcome.capture)
@@ -217,9 +224,9 @@ class _Outcome:
 def _check_level(level: str) -> None:
     if level not in ("auto", "host", "framework", "device"):
         raise UsageError(f"--level {level} is none of auto, host, framework, device.")
-    if level in ("host", "device"):
+    if level == "host":
         raise UsageError(
-            f"This version has no level `{level}` yet: only `framework`.",
+            "This version has no level `host` yet.",
             hint="Leave --level out: auto takes the highest level that can be had.",
         )
 
@@ -289,6 +296,7 @@ def _capture(
     *,
     must: bool,
     entry: Entry | None = None,
+    device: bool = True,
 ) -> _Outcome:
     """Attach to all, capture one window, let go."""
     from gputap.dashboards.terminal import progress
@@ -296,7 +304,7 @@ def _capture(
     from gputap.profiler.store import check_writable
 
     check_writable(plan.path, overwrite=plan.overwrite)
-    taps, refusals = _attach_all(pids, window, entry)
+    taps, refusals = _attach_all(pids, window, entry, device=device)
     if not taps or (refusals and must and len(pids) == 1):
         raise refusals[0]
     console = talk()
@@ -316,17 +324,19 @@ def _capture(
 
 
 def _attach_all(
-    pids: Sequence[int], window: WindowConfig, entry: Entry | None
-) -> tuple[list[FrameworkTap], list[ProfilerError]]:
+    pids: Sequence[int], window: WindowConfig, entry: Entry | None, *, device: bool
+) -> tuple[list[AgentTap], list[ProfilerError]]:
     """A tap per process that can be had, and why the others cannot."""
-    from gputap.injectors.tap import AUTO, FrameworkTap
+    from gputap.injectors.library.device import DeviceConfig
+    from gputap.injectors.tap import AUTO, AgentTap
 
-    taps: list[FrameworkTap] = []
+    config = DeviceConfig() if device else None
+    taps: list[AgentTap] = []
     refusals: list[ProfilerError] = []
     try:
         for pid in pids:
             try:
-                taps.append(FrameworkTap(pid, window, entry or AUTO))
+                taps.append(AgentTap(pid, window, entry or AUTO, config))
             except ProfilerError as exc:
                 refusals.append(exc)
     except BaseException:

@@ -26,7 +26,7 @@ import numpy as np
 
 from gputap.injectors.entry import Entry
 from gputap.injectors.library.client import WindowConfig
-from gputap.injectors.tap import FrameworkTap
+from gputap.injectors.tap import AgentTap
 from gputap.profiler import session
 from gputap.profiler.schema import CaptureMode
 from gputap.profiler.store import Capture
@@ -156,7 +156,7 @@ def tapped(
     actor = threading.Thread(target=act)
     actor.start()
     try:
-        tap = FrameworkTap(pid, config, PATIENT)
+        tap = AgentTap(pid, config, PATIENT)
         plan = session.Plan(path, int(limit_s * 1e9), config.mode, overwrite=True)
         capture = session.run([tap], plan, progress=lambda _: opened.set(), stop_asked=done.is_set)
     finally:
@@ -167,7 +167,7 @@ def tapped(
 
 def attached(pid: int, during: Callable[[], Count]) -> Count:
     """`during` while gputap is attached with everything prepared, and no window open."""
-    tap = FrameworkTap(pid, WindowConfig(mode=CaptureMode.FULL), PATIENT)
+    tap = AgentTap(pid, WindowConfig(mode=CaptureMode.FULL), PATIENT)
     try:
         tap.prepare()
         return during()

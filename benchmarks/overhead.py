@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from common import PATIENT, Count, Trainer, attached, emit, middle
 
 from gputap.injectors.library.client import WindowConfig
-from gputap.injectors.tap import FrameworkTap
+from gputap.injectors.tap import AgentTap
 from gputap.profiler.agent_memory import AgentMemory
 from gputap.profiler.schema import CaptureMode
 
@@ -126,7 +126,7 @@ class Bench:
     def _tapped(self, name: str, pairs: Pairs) -> None:
         bursts = MODES[name].mode is CaptureMode.BURSTS
         seconds = BURSTS_SECONDS if bursts else self._seconds
-        tap = FrameworkTap(self._trainer.pid, MODES[name], PATIENT)
+        tap = AgentTap(self._trainer.pid, MODES[name], PATIENT)
 
         def opened() -> Count:
             tap.start(0)

@@ -3,7 +3,7 @@
     python benchmarks/pause.py [--attaches 200] [--first 10]
 
 `pause` is one thread's, from asking it to stop to letting it go; the other threads are not stopped.
-`attach` is the whole of `FrameworkTap`: look at the target, injector, agent's memory. `prepare` is
+`attach` is the whole of `AgentTap`: look at the target, injector, agent's memory. `prepare` is
 what follows with the target running: describe, layouts, self-test. First attaches load the library,
 later ones find it. Each attach is let go before the next.
 """
@@ -23,7 +23,7 @@ from gputap.injectors import attach
 from gputap.injectors.attach import Injection
 from gputap.injectors.built import AGENT, built
 from gputap.injectors.library.client import AgentClient, WindowConfig
-from gputap.injectors.tap import FrameworkTap
+from gputap.injectors.tap import AgentTap
 
 PREPARED = 30
 """Attaches that go on to the self-test."""
@@ -63,7 +63,7 @@ def measure(workload: str, pid: int, attaches: int) -> None:
     attach_ms, prepare_ms = [], []
     for _ in range(PREPARED):
         began = time.perf_counter()
-        tap = FrameworkTap(pid, WindowConfig(), PATIENT)
+        tap = AgentTap(pid, WindowConfig(), PATIENT)
         attached = time.perf_counter()
         tap.prepare()
         prepare_ms.append(1e3 * (time.perf_counter() - attached))

@@ -213,6 +213,7 @@ def operators(report: Report) -> str:
         Head("total", hint="With the operators that it calls"),
         Head("calls"),
         Head("mean", hint="One call, with the operators that it calls"),
+        *_gpu_head(report, "Of the kernels and copies that it launches itself"),
         Head("mostly in", "name", hint="Module and line with most of the own time"),
     ]
     caption = _caption("operator", shown, report.operators, steps)
@@ -236,8 +237,19 @@ def _operator_row(op: Operator, steps: int, most: float) -> list[Cell]:
         Cell(text.duration(op.total_ns / steps), op.total_ns),
         Cell(text.count(round(calls)) if calls >= 10 else f"{calls:.3g}", op.count),
         Cell(text.duration(op.mean_ns), op.mean_ns),
+        *_gpu_cell(op.device_ns, steps),
         Cell(where, op.top_module or ""),
     ]
+
+
+def _gpu_head(report: Report, hint: str) -> list[Head]:
+    """The column of GPU times, where they are known."""
+    known = any(op.device_ns is not None for op in report.operators)
+    return [Head("GPU time", hint=hint)] if known else []
+
+
+def _gpu_cell(ns: int | None, steps: int) -> list[Cell]:
+    return [] if ns is None else [Cell(text.duration(ns / steps), ns)]
 
 
 def _kind(kind: str) -> str:
@@ -338,35 +350,6 @@ def collectives(report: Report) -> str:
 
 def _or_unknown(words: str | None) -> str:
     return '<span class="none">not known</span>' if words is None else breakable(words)
-
-
-def device_tables(report: Report) -> str:
-    """GPU time by rank and the kernels; empty below level `device`."""
-    parts = [
-        {"rank": rank.rank} | {f"{key}_ns": ns for key, ns in rank.breakdown.items()}
-        for rank in report.ranks
-        if rank.breakdown is not None
-    ]
-    made = [_generic("gpu-time", "Time of the GPU by rank", parts)] if parts else []
-    if report.kernels:
-        made.append(_generic("kernels", "GPU kernels", report.kernels[:OPERATORS]))
-    return "".join(made)
-
-
-def _generic(identity: str, caption: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table of like rows by their own keys."""
-    keys = list(rows[0])
-    numeric = {key for key in keys if isinstance(rows[0][key], int | float)}
-    heads = [Head(text.label(key), "number" if key in numeric else "name") for key in keys]
-    cells = [
-        [Cell(esc(text.value(key, row.get(key))), _order(row.get(key))) for key in keys]
-        for row in rows
-    ]
-    return table(identity, caption, heads, cells)
-
-
-def _order(data: Any) -> float | str:
-    return data if isinstance(data, int | float) else str(data)
 
 
 def longest_bars(identity: str, bars: Iterable[Any], *, most: int = 25) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 
 from gputap.dashboards import html_charts, palette, text, view
 from gputap.dashboards import html_parts as parts
+from gputap.dashboards.html_device import gpus
 from gputap.dashboards.html_parts import esc
 from gputap.dashboards.timeline import TimelineStep
 from gputap.profiler.analysis.model import Report
@@ -213,7 +214,7 @@ def _sections(report: Report, timeline: Sequence[TimelineStep]) -> list[tuple[st
             "Collectives",
             parts.collectives(report) if report.collectives else "",
         ),
-        ("gpu", "GPU", parts.device_tables(report)),
+        ("gpu", "GPU", gpus(report)),
         ("not-answered", "Not answered", _abstained(report)),
         ("price", "Price of looking", _price(report)),
         ("environment", "Environment", _environment(report)),

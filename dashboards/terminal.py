@@ -10,7 +10,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 
 from gputap.dashboards import text, view
-from gputap.profiler.analysis.model import Finding, Module, Operator, Rank, Report
+from gputap.profiler.analysis.model import Finding, Kernel, Module, Operator, Rank, Report
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -91,6 +91,7 @@ def verdict(report: Report, console: Console, *, paths: Sequence[str | Path] = (
     _findings(page, report)
     _operators(page, report)
     _modules(page, report)
+    _kernels(page, report)
     _tail(page, report, paths)
 
 
@@ -119,6 +120,8 @@ def _step_time(page: _Page, report: Report) -> None:
     page.write()
     if spent is None:
         page.paragraph("No whole step in the window: no step time can be given.")
+        if gpu := view.gpu_sentence(report):
+            page.paragraph(gpu)
         return
     kind = "recorded" if spent.recorded else "unrecorded"
     what = f"mean of {text.plural(spent.steps, f'{kind} step')}"
@@ -127,6 +130,8 @@ def _step_time(page: _Page, report: Report) -> None:
     _legend(page, spent)
     for line in _step_notes(spent):
         page.paragraph(line, first="  ", rest="  ")
+    if gpu := view.gpu_sentence(report):
+        page.paragraph(gpu, first="  ", rest="  ")
     if len(report.ranks) > 1:
         _rank_bars(page, report.ranks)
 
@@ -280,6 +285,24 @@ def _modules(page: _Page, report: Report) -> None:
 
     head = [f"own{unit}", "forward", "backward", "module", "class"]
     _table(page, "Modules", head, [row(m) for m in own[:ROWS]])
+
+
+def _kernels(page: _Page, report: Report) -> None:
+    steps = view.whole_steps(report)
+    unit = "/step" if steps else ""
+
+    def row(kernel: Kernel) -> list[str]:
+        return [
+            text.duration(kernel.total_ns / (steps or 1)),
+            text.share(kernel.share),
+            _calls(kernel.count, steps),
+            text.clean(kernel.name),
+            text.clean(kernel.top_operator or ""),
+        ]
+
+    title = "Kernels of a simulated GPU" if report.simulated else "GPU kernels"
+    head = [f"time{unit}", "share", f"calls{unit}", "kernel", "launched by"]
+    _table(page, title, head, [row(k) for k in report.kernels[:ROWS]])
 
 
 def _table(page: _Page, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -32,6 +32,20 @@ PHASES: Final = {
     "optimizer": "optimizer",
     "other": "other",
 }
+GPU_PARTS: Final = {
+    "compute": "compute",
+    "exposed_comm": "exposed communication",
+    "exposed_memcpy": "exposed copies",
+    "idle": "idle",
+}
+"""Of a GPU's time, and how people say it."""
+
+_UNJOINED_WORDS: Final = {
+    "no_call": "the call was before the window, or its record was lost",
+    "not_recorded": "operators were not recorded just then",
+    "no_operator": "launched outside any operator",
+}
+
 UNRECORDED: Final = "unrecorded"
 UNRECORDED_WORDS: Final = "not recorded"
 
@@ -112,6 +126,28 @@ def _unrecorded_parts(steps: Sequence[Step]) -> list[tuple[str, str, int]]:
         ("optimizer", PHASES["optimizer"], optimizer),
         (UNRECORDED, UNRECORDED_WORDS, rest),
     ]
+
+
+def gpu_sentence(report: Report) -> str:
+    """`GPU (simulated): compute 61%, ..., idle 33%.`; empty below level `device`."""
+    total = dict.fromkeys(GPU_PARTS, 0)
+    for rank in report.ranks:
+        for key, ns in (rank.breakdown or {}).items():
+            total[key] += ns
+    whole = sum(total.values())
+    if not whole:
+        return ""
+    said = ", ".join(f"{GPU_PARTS[k]} {text.share(ns / whole)}" for k, ns in total.items() if ns)
+    return f"{'Simulated GPU' if report.simulated else 'GPU'}: {said}."
+
+
+def unjoined_words(report: Report) -> str:
+    """Why some of the GPU's work has no operator; empty if all has."""
+    said = [
+        f"{text.count(count)} ({_UNJOINED_WORDS.get(reason, text.label(reason))})"
+        for reason, count in report.unjoined.items()
+    ]
+    return f"Pieces of GPU work whose operator is not known: {', '.join(said)}." if said else ""
 
 
 def price(report: Report) -> Price:
@@ -243,6 +279,11 @@ def steps_found(report: Report) -> int:
 def steps_recorded(report: Report) -> int:
     """Steps with every operator recorded, all ranks."""
     return sum(rank.steps_recorded for rank in report.ranks)
+
+
+def whole_steps(report: Report) -> int:
+    """Whole steps, all ranks: what the GPUs' time is summed over."""
+    return sum(step.whole for rank in report.ranks for step in rank.steps)
 
 
 def whole_recorded(report: Report) -> int:

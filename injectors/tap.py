@@ -1,4 +1,4 @@
-"""One target tapped at level `framework`: the way in, the agent in it, what it can tell."""
+"""One target tapped: the way in, the agent in it, what it can tell."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from gputap.injectors.entry import Entry, enter
 from gputap.injectors.library import ask, selftest
 from gputap.injectors.library.client import AgentClient, SnippetFailed, WindowConfig
 from gputap.injectors.library.detect import detect
+from gputap.injectors.library.device import DeviceConfig, reason, settled, switch_on
 from gputap.profiler.agent_memory import AgentMemory
+from gputap.profiler.binaries import SIMULATED
 from gputap.profiler.errors import ProfilerError, TargetGone
 from gputap.profiler.schema import CaptureMode
 from gputap.profiler.target import Target, inspect, thread_map
@@ -26,8 +28,6 @@ PASSING_S: Final = 2.0
 """An injector is through within milliseconds, on a busy machine within some hundreds."""
 
 AUTO: Final = Entry()
-
-NO_DEVICE: Final = "this version reads no GPU times (CUPTI) yet"
 
 
 class HostTids(dict[int, int]):
@@ -44,11 +44,20 @@ class HostTids(dict[int, int]):
         return self.setdefault(tid, tid)
 
 
-class FrameworkTap:
+class AgentTap:
     """Attach to one process. Implements `profiler.session.Tap`."""
 
-    def __init__(self, pid: int, window: WindowConfig, entry: Entry = AUTO) -> None:
-        """Get in. Raises an error of the target's tree, and then has left nothing behind."""
+    def __init__(
+        self,
+        pid: int,
+        window: WindowConfig,
+        entry: Entry = AUTO,
+        device: DeviceConfig | None = None,
+    ) -> None:
+        """Get in. Raises an error of the target's tree, and then has left nothing behind.
+
+        `device`: what of the GPU is to be recorded; None is level `framework`, nothing of it.
+        """
         self.target: Final[Target] = _look(pid)
         self.pid = pid
         self.level = "framework"
@@ -56,13 +65,16 @@ class FrameworkTap:
         self.pause_ns = injection.pause_ns
         self.reused: Final = injection.reused
         self._window = window
+        without = _no_device(self.target) if device else ""
+        self._device = None if without else device
         self._client = AgentClient(pid, injection.control_fd)
         self._modules = ask.ModuleResolver(self._client)
         self._tids: Final = HostTids(pid)
         self._before: dict[str, Any] = {}
         self.memory: AgentMemory = self._client.memory
-        self.reasons: tuple[str, ...] = (NO_DEVICE,)
+        self.reasons: tuple[str, ...] = (without,) if without else ()
         self.description: dict[str, Any] = _outside(self.target) | {"entered_by": injection.way}
+        self.wants_device = self._device is not None
 
     def prepare(self) -> None:
         """Ask the target who it is, choose the layouts, check them there."""
@@ -82,6 +94,8 @@ class FrameworkTap:
             with suppress(SnippetFailed):
                 self._modules.look()
         self._before = self._answer(lambda: ask.counters(self._client))
+        if self._device:
+            switch_on(self._client, self._device)
 
     def start(self, window_ns: int) -> None:
         """Open the window."""
@@ -94,6 +108,10 @@ class FrameworkTap:
     def modules(self, addresses: Sequence[int]) -> Mapping[int, tuple[str, str]]:
         """Names and classes of nn.Modules; those that the target cannot name now are absent."""
         return self._modules(addresses)
+
+    def device_settled(self) -> str:
+        """Wait for the GPU's last records; why there are none, or not all. Empty: all is well."""
+        return reason(self.memory, settled(self._client)) if self._device else ""
 
     def after(self) -> dict[str, Any]:
         """What changed over the window, and the flight recorder's collectives."""
@@ -123,6 +141,14 @@ class FrameworkTap:
             return {}
 
 
+def _no_device(target: Target) -> str:
+    """Why there is nothing to ask CUPTI for; empty where there may be."""
+    names = {library.name for library in target.cuda}
+    if "libcuda" in names or "libcupti" in names:
+        return ""
+    return "the process uses no CUDA device"
+
+
 def _look(pid: int) -> Target:
     """The target; an injector that a killed gputap has left in it is waited for."""
     deadline = time.monotonic() + PASSING_S
@@ -146,6 +172,7 @@ def _outside(target: Target) -> dict[str, Any]:
         "command": list(target.argv),
         "python": target.python.version if target.python else None,
         "torch": {"version": target.torch.version} if target.torch else None,
+        "simulated": any(library.name == SIMULATED for library in target.cuda) or None,
     }
 
 

@@ -204,6 +204,21 @@ class AgentMemory:
         at = self._offset[name]
         return self._bytes[at : at + self._capacity[name] * _SECTIONS[name]]
 
+    def part(self, name: str, size: int, *, aligned: bool = False) -> npt.NDArray[np.uint8]:
+        """The `size` bytes that begin at `<name>_offset` of the header.
+
+        Raises AttachFailed if they do not lie inside; `aligned`: if they do not begin at a page.
+        """
+        offset = self.get(f"{name}_offset")
+        self._check_range(name, offset, size)
+        if aligned and offset % mmap.PAGESIZE:
+            raise _nonsense(f"its section `{name}` begins in the middle of a page")
+        return self._bytes[offset : offset + size]
+
+    def nonsense(self, why: str) -> AttachFailed:
+        """The error for a memory that cannot be an agent's."""
+        return _nonsense(why)
+
     def dropped(self) -> dict[DropCause, int]:
         """Lost events by cause."""
         counts = self.array("dropped").tolist()

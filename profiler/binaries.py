@@ -230,6 +230,9 @@ def parse_version_py(text: bytes) -> dict[str, str]:
     return {name.decode(): value.decode("utf-8", "replace") for name, value in found}
 
 
+SIMULATED: Final = "libsimgpu"
+"""The core of gputap's simulated CUDA stack: where it is mapped, no GPU time is a real one."""
+
 _CUDA_NAMES: Final = {
     "libcuda": None,
     "libcudart": "cuda_runtime",
@@ -237,6 +240,7 @@ _CUDA_NAMES: Final = {
     "libnccl": "nccl",
     "libcudnn": "cudnn",
     "libnvidia-ml": None,
+    SIMULATED: None,
 }
 """Library to the middle of its PyPI package's name, where it comes in one."""
 

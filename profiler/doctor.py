@@ -402,9 +402,9 @@ def _space(what: str, folder: Path) -> Check:
 def _target_checks(target: Target) -> Iterator[Check]:
     yield from (check(target) for check in _TARGET_CHECKS)
     for obstacle in target.obstacles:
-        status: Status = "fail" if set(obstacle.blocks) & PROVIDED else "warn"
+        status: Status = "fail" if "framework" in obstacle.blocks else "warn"
         finding = f"{obstacle.what}. {obstacle.why}"
-        # Device and host obstacles are told with their level, once that level exists.
+        # Those of the device and host levels alone are told with their level.
         if not obstacle.blocks or status == "fail":
             yield Check(obstacle.code, status, finding, obstacle.next_step)
 

@@ -16,9 +16,11 @@ import numpy as np
 
 from gputap.profiler import schema
 from gputap.profiler.agent_memory import Ring
-from gputap.profiler.clock import SessionClock
+from gputap.profiler.call_events import call_rows
+from gputap.profiler.clock import Clock, SessionClock
 from gputap.profiler.columns import table
 from gputap.profiler.convert import ModulesOf, Names, Records, events_table
+from gputap.profiler.schema import EventKind
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -103,6 +105,8 @@ class Ingest:
         self._strings = [""]
         self._clock_at = 0
         self._chunks: dict[int, list[Records]] = {}
+        self._calls: dict[int, list[Records]] = {}
+        """CUDA calls, which have a table of their own."""
         self._rows = 0
         self._oldest = 0.0
         self._threads: dict[int, Thread] = {}
@@ -130,17 +134,25 @@ class Ingest:
             self.flush()
         return count
 
+    def clock_now(self) -> Clock:
+        """The clock by all samples that the target has taken so far."""
+        samples, self._clock_at = self._source.clock_samples(self._clock_at)
+        self.clock.add(samples)
+        return self.clock.clock()
+
     def flush(self) -> None:
         """Hand everything drained to the sink as one sorted part."""
         if not self._rows:
             return
-        chunks, self._chunks, self._rows = self._chunks, {}, 0
-        samples, self._clock_at = self._source.clock_samples(self._clock_at)
-        self.clock.add(samples)
+        chunks, self._chunks = self._chunks, {}
+        calls, self._calls, self._rows = self._calls, {}, 0
+        clock = self.clock_now()
         for ring in self._source.rings():
             self._see(ring)
-        names = self._names(chunks)
-        self._sink("events", events_table(chunks, self.clock.clock(), names))
+        if calls:
+            self._sink("cuda_api", call_rows(calls, clock, self.strings(_highest(calls))))
+        if chunks:
+            self._sink("events", events_table(chunks, clock, self._names(chunks)))
 
     def finish(
         self, *, main_tid: int | None = None, thread_names: Mapping[int, str] | None = None
@@ -152,8 +164,7 @@ class Ingest:
         while self.poll():
             pass
         self.flush()
-        samples, self._clock_at = self._source.clock_samples(self._clock_at)
-        self.clock.add(samples)
+        self.clock_now()
         for ring in self._source.rings():
             self._see(ring)
         self._sink("threads", self.threads(main_tid=main_tid, thread_names=thread_names))
@@ -192,8 +203,13 @@ class Ingest:
 
     def _keep(self, tid: int, records: Records) -> None:
         thread = self._thread(tid)
-        thread.events += len(records)
-        self._chunks.setdefault(thread.tid, []).append(records)
+        calls = records["kind"] == EventKind.CUDA_API
+        if calls.any():
+            self._calls.setdefault(thread.tid, []).append(records[calls])
+            records = records[~calls]
+        if len(records):
+            thread.events += len(records)
+            self._chunks.setdefault(thread.tid, []).append(records)
 
     def _thread(self, tid: int) -> Thread:
         try:
@@ -214,16 +230,23 @@ class Ingest:
         self._ring_dropped[ring.index] = ring.dropped
         thread.dropped += lost
 
-    def _names(self, chunks: Mapping[int, Sequence[Records]]) -> Names:
+    def strings(self, highest: int) -> Sequence[str]:
+        """Interned strings by id, up to id `highest` at least where the target has it."""
         self._strings += self._source.strings(len(self._strings))
-        strings = self._strings
-        highest = max(int(c["name_id"].max()) for thread in chunks.values() for c in thread)
-        if highest >= len(strings):
-            # An unfinished entry holds up those behind it; look past it, for this part only.
-            strings = strings + self._source.strings(len(strings), final=True)
+        if highest < len(self._strings):
+            return self._strings
+        # An unfinished entry holds up those behind it; look past it, for this time only.
+        return self._strings + self._source.strings(len(self._strings), final=True)
+
+    def _names(self, chunks: Mapping[int, Sequence[Records]]) -> Names:
         return Names(
-            strings=strings,
+            strings=self.strings(_highest(chunks)),
             stack_count=self._source.get("stacks_count"),
             modules_of=self._modules_of,
             host_tid_of_torch=self._torch_tids,
         )
+
+
+def _highest(chunks: Mapping[int, Sequence[Records]]) -> int:
+    """The highest string id that names a record."""
+    return max(int(c["name_id"].max()) for thread in chunks.values() for c in thread)

@@ -41,6 +41,28 @@ class ClockManifest:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceManifest:
+    """Where the times of the GPU come from."""
+
+    cuda: str
+    """CUDA version of the CUPTI in the target."""
+    cupti: int
+    """What cuptiGetVersion said."""
+    devices: dict[str, str] = field(default_factory=dict)
+    """Names by CUDA's number."""
+    rows: int = 0
+    calls: int = 0
+    clock_error_ns: int = 0
+    """Bound on the difference between the times of the GPU and those of the CPU."""
+    clock_steps: int = 0
+    """How often the system's time was set during the window."""
+    yields: int = 0
+    """How often CUPTI was left to the target's own profiler."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Records that made no sense, by cause."""
+
+
+@dataclass(frozen=True, slots=True)
 class RankManifest:
     """One tapped process. None means not known, never zero."""
 
@@ -76,6 +98,8 @@ class RankManifest:
     """Lost events by lower-case `DropCause`."""
     cut: int = 0
     """Events that were still running when the window closed: not recorded, and not lost either."""
+    device: DeviceManifest | None = None
+    """None below level `device`."""
     stop_reason: str = "none"
     """Lower-case name of a `StopReason`."""
     pause_ns: int | None = None

@@ -19,7 +19,7 @@ Level = Literal["host", "framework", "device"]
 LEVELS: Final[tuple[Level, ...]] = ("host", "framework", "device")
 """From the least to the most."""
 
-PROVIDED: Final[frozenset[Level]] = frozenset({"framework"})
+PROVIDED: Final[frozenset[Level]] = frozenset({"framework", "device"})
 """Levels that this version of gputap can capture at all."""
 
 INJECTED: Final[tuple[Level, ...]] = ("framework", "device")

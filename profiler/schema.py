@@ -655,6 +655,26 @@ STRUCTS: Final = (
 # ------------------------------------------------------------------------ tables of a capture
 
 
+class DeviceKind(IntEnum):
+    """What a row of `device` is; the lower-case name is in the column."""
+
+    KERNEL = 0
+    MEMCPY = 1
+    MEMSET = 2
+    SYNC = 3
+    OVERHEAD = 4
+    GRAPH = 5
+
+
+class DeviceFlag(IntEnum):
+    """Bits of `device.flags`."""
+
+    ASYNC = 1
+    """A copy or fill that its caller did not wait for."""
+    DEVICE_LAUNCHED = 2
+    """Launched by the device itself (CUDA 13.0 or later says so)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column of a capture's table. `type` is an Arrow type by name."""
@@ -765,6 +785,12 @@ STEPS: Final = Table(
         Column("gc_ns", "int64", "Python garbage collection.", unit="ns"),
         Column("collective_ns", "int64", "At least one collective in flight.", unit="ns"),
         Column("events", "int64", "Events recorded in it."),
+        Column(
+            "gpu_busy_ns",
+            "int64",
+            "With work on some GPU; null below level `device`.",
+            unit="ns",
+        ),
     ),
 )
 
@@ -842,7 +868,87 @@ SAMPLES: Final = Table(
     ),
 )
 
-TABLES: Final = (EVENTS, STACKS, STEPS, COLLECTIVES, THREADS, SAMPLES)
+DEVICE: Final = Table(
+    "device",
+    "What a GPU did and what was waited for, one row each, sorted by device, stream and start.",
+    (
+        Column("start_ns", "int64", "Start, unix time.", unit="ns"),
+        Column("duration_ns", "int64", "Length.", unit="ns"),
+        Column("kind", "dictionary", "kernel, memcpy, memset, sync, overhead, graph."),
+        Column("name", "dictionary", "Whole name, demangled; null if CUPTI gave none."),
+        Column("short_name", "dictionary", "The part of a kernel's name that tells it apart."),
+        Column("category", "dictionary", "What it computes, by its name: gemm, attention, ..."),
+        Column("device_id", "int32", "CUDA's number of the device; null if unknown."),
+        Column("context_id", "int32", "CUPTI's number of the context; null if none."),
+        Column("stream_id", "int32", "CUPTI's number of the stream; null if none."),
+        Column("correlation_id", "int64", "Joins the CUDA call that asked for it."),
+        Column("graph_id", "int64", "CUDA graph that it ran in; null if none."),
+        Column("graph_node_id", "int64", "Node of that graph; null if none."),
+        Column("bytes", "int64", "Size of a copy or fill.", unit="bytes"),
+        Column("copy_kind", "dictionary", "htod, dtoh, dtod, ptop, ...; null if no copy."),
+        Column("src_kind", "dictionary", "Memory read: pageable, pinned, device, managed, ..."),
+        Column("dst_kind", "dictionary", "Memory written."),
+        Column("peer_device_id", "int32", "The other device of a copy between two."),
+        Column("grid_x", "int32", "Blocks of a kernel's grid."),
+        Column("grid_y", "int32", "Blocks of a kernel's grid."),
+        Column("grid_z", "int32", "Blocks of a kernel's grid."),
+        Column("block_x", "int32", "Threads of a block."),
+        Column("block_y", "int32", "Threads of a block."),
+        Column("block_z", "int32", "Threads of a block."),
+        Column("registers", "int32", "Registers of a thread."),
+        Column("static_shared", "int32", "Shared memory of a block, declared.", unit="bytes"),
+        Column("dynamic_shared", "int32", "Shared memory of a block, asked for.", unit="bytes"),
+        Column("local_bytes", "int32", "Local memory of a thread.", unit="bytes"),
+        Column("priority", "int32", "Priority of the launch; null before CUDA 13.1."),
+        Column("sync_type", "dictionary", "event, stream_wait, stream, context; null if no wait."),
+        Column("flags", "int8", "Bits of `DeviceFlag`."),
+    ),
+)
+
+CUDA_API: Final = Table(
+    "cuda_api",
+    "Calls of the CUDA runtime and driver, sorted by tid and start, outer calls first.",
+    (
+        Column("start_ns", "int64", "Start, unix time.", unit="ns"),
+        Column("duration_ns", "int64", "Length.", unit="ns"),
+        Column("tid", "int32", "OS thread id, as CUPTI gives it."),
+        Column("name", "dictionary", "Function, e.g. cudaLaunchKernel."),
+        Column("correlation_id", "int64", "Joins the device's work; null if none."),
+        Column("group", "dictionary", "launch, copy, set, sync, memory, graph; null if other."),
+        Column("return_value", "int32", "cudaError_t or CUresult."),
+    ),
+)
+
+LAUNCHES: Final = Table(
+    "launches",
+    "One row per CUDA call that made a GPU work, and what it was made for.",
+    (
+        Column("correlation_id", "int64", "Joins `device` and `cuda_api` within a rank."),
+        Column("start_ns", "int64", "Start of the call, unix time.", unit="ns"),
+        Column("duration_ns", "int64", "Length of the call.", unit="ns"),
+        Column("tid", "int32", "Thread that called."),
+        Column("call", "dictionary", "Function of CUDA."),
+        Column("operator", "dictionary", "Innermost event around the call; null if unknown."),
+        Column("module", "dictionary", "Its nn.Module, of the forward pass for backward work."),
+        Column("backward", "bool", "Part of a backward pass; null if unknown."),
+        Column("step", "int64", "Step that the call was made in; null if outside."),
+        Column("device_start_ns", "int64", "When the first piece of work began.", unit="ns"),
+        Column("device_ns", "int64", "Length of the work, all pieces together.", unit="ns"),
+        Column("device_rows", "int32", "Pieces of work: more than one in a CUDA graph."),
+    ),
+)
+
+TABLES: Final = (
+    EVENTS,
+    STACKS,
+    STEPS,
+    COLLECTIVES,
+    THREADS,
+    SAMPLES,
+    DEVICE,
+    CUDA_API,
+    LAUNCHES,
+)
 
 
 def arrow_schema(table: Table) -> pa.Schema:

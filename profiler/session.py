@@ -20,12 +20,13 @@ from gputap.profiler.clock import SessionClock
 from gputap.profiler.errors import CaptureNotWritable, ProfilerError, TargetGone
 from gputap.profiler.frames import StackNames
 from gputap.profiler.ingest import Ingest
-from gputap.profiler.manifest import ClockManifest, Manifest, RankManifest
+from gputap.profiler.manifest import ClockManifest, DeviceManifest, Manifest, RankManifest
 from gputap.profiler.schema import CaptureMode, ClockKind, DropCause, StopReason
 from gputap.profiler.store import Capture, CaptureWriter
 
 if TYPE_CHECKING:
     from gputap.profiler.agent_memory import AgentMemory
+    from gputap.profiler.device_ingest import DeviceIngest
 
 POLL_S: Final = 0.02
 """A ring of 131,072 records fills in 40 ms at three million events a second."""
@@ -62,6 +63,12 @@ class Tap(Protocol):
 
     def modules(self, addresses: Sequence[int]) -> Mapping[int, tuple[str, str]]:
         """Qualified name and class of the nn.Modules at these addresses; unknown ones absent."""
+
+    wants_device: bool
+    """GPU times are asked for."""
+
+    def device_settled(self) -> str:
+        """Wait for the GPU's last records; why there are none, or not all. Empty: all is well."""
 
     def after(self) -> dict[str, Any]:
         """What the target can tell once the window is closed: counters, flight recorder."""
@@ -103,6 +110,7 @@ class _Tapped:
     ingest: Ingest
     names: StackNames
     manifest: RankManifest
+    device: DeviceIngest | None = None
     before: dict[str, int] = field(default_factory=dict)
     """Counters when the window opened: the self-test's events are not the capture's."""
     started: bool = False
@@ -125,7 +133,8 @@ def run(
     try:
         _together(taps, lambda tap: tap.prepare())
         job = plan.job or _job(taps)
-        with _writer(plan, job) as writer:
+        simulated = any(tap.description.get("simulated") for tap in taps)
+        with _writer(plan, job, simulated) as writer:
             tapped = _tapped(taps, plan, writer)
             try:
                 _open(tapped, plan)
@@ -142,9 +151,15 @@ def run(
 
 
 @contextmanager
-def _writer(plan: Plan, job: str) -> Iterator[CaptureWriter]:
+def _writer(plan: Plan, job: str, simulated: bool) -> Iterator[CaptureWriter]:
     """The capture being written; a disk that fills up ends it early, not badly."""
-    writer = CaptureWriter(plan.path, job=job, source=plan.source, overwrite=plan.overwrite)
+    writer = CaptureWriter(
+        plan.path,
+        job=job,
+        source=plan.source,
+        simulated=simulated,
+        overwrite=plan.overwrite,
+    )
     try:
         yield writer
     except CaptureNotWritable:
@@ -208,7 +223,23 @@ def _one(tap: Tap, rank: int, plan: Plan, writer: CaptureWriter, offset: int) ->
         modules_of=names.modules_of,
         host_tids=tap.host_tids(),
     )
-    return _Tapped(tap, ingest, names, manifest)
+    return _Tapped(tap, ingest, names, manifest, _device(tap, ingest, writer, rank))
+
+
+def _device(tap: Tap, ingest: Ingest, writer: CaptureWriter, rank: int) -> DeviceIngest | None:
+    if not tap.wants_device:
+        return None
+    # The decoder is loaded only where there is something to decode.
+    from gputap.profiler.device_ingest import DeviceIngest
+    from gputap.profiler.device_memory import DeviceMemory
+
+    return DeviceIngest(
+        DeviceMemory(tap.memory),
+        lambda table, rows: writer.write(table, rows, rank=rank),
+        strings=ingest.strings,
+        clock=ingest.clock_now,
+        host_tids=tap.host_tids(),
+    )
 
 
 def _offset(memory: AgentMemory, ours: int) -> int | None:
@@ -229,6 +260,9 @@ def _open(tapped: Sequence[_Tapped], plan: Plan) -> None:
             one.before = _counters(one.tap.memory)
             one.tap.start(plan.duration_ns)
             one.started = True
+            if one.device:
+                one.ingest.clock_now()
+                one.device.window_start_ns = _unix(one, one.tap.memory.get("window_start_ticks"))
         except TargetGone as exc:
             one.gone = exc.message
 
@@ -266,6 +300,8 @@ def _drain(
         now = time.monotonic()
         for one in tapped:
             one.ingest.poll()
+            if one.device:
+                one.device.poll()
             one.gone = one.gone or _gone(one.tap)
         if now - said >= PROGRESS_S:
             said = now
@@ -320,6 +356,7 @@ def _close(tapped: Sequence[_Tapped]) -> None:
 def _finish(tapped: Sequence[_Tapped], writer: CaptureWriter) -> None:
     """Write what is left of every rank, learn the last from the targets, let them go."""
     for one in tapped:
+        reason = _finish_device(one)
         if not one.gone:
             one.after = one.tap.after()
         tids = one.tap.host_tids()
@@ -329,21 +366,35 @@ def _finish(tapped: Sequence[_Tapped], writer: CaptureWriter) -> None:
             thread_names={tids.get(t["tid"], t["tid"]): t["name"] for t in threads},
         )
         writer.write("stacks", one.names.table(), rank=one.manifest.rank)
-        writer.set_rank(_manifest(one))
+        writer.set_rank(_manifest(one, reason))
         with suppress(ProfilerError, OSError):
             one.tap.detach()
 
 
-def _manifest(one: _Tapped) -> RankManifest:
+def _finish_device(one: _Tapped) -> str:
+    """Take the GPU's last records. Why there are none, or not all; empty: all is well."""
+    if not one.device:
+        return ""
+    reason = ""
+    try:
+        reason = one.tap.device_settled()
+    except ProfilerError as exc:
+        one.gone = one.gone or exc.message
+    one.device.finish()
+    return reason
+
+
+def _manifest(one: _Tapped, device_reason: str) -> RankManifest:
     memory, clock = one.tap.memory, one.ingest.clock.clock()
     start, end = memory.get("window_start_ticks"), memory.get("window_end_ticks")
     edges = [_unix(one, ticks) for ticks in (start, end)]
-    reasons = one.tap.reasons
+    reasons = (*one.tap.reasons, *([device_reason] if device_reason else []))
     if one.gone:
         reasons = (*reasons, f"the target went before the window's end: {one.gone}")
     recorded = _span(one, _since(one, "recorded_ticks"))
     return replace(
         one.manifest,
+        level="device" if one.device and one.device.rows else one.manifest.level,
         level_reasons=reasons,
         target={**one.tap.description, **one.after},
         clock=ClockManifest(
@@ -363,7 +414,26 @@ def _manifest(one: _Tapped) -> RankManifest:
         bursts=_since(one, "bursts"),
         dropped=_dropped(one),
         cut=_since(one, DropCause.OPEN_AT_CLOSE.name),
+        device=_device_manifest(one),
         stop_reason=_stop_reason(memory.get("stop_reason")),
+    )
+
+
+def _device_manifest(one: _Tapped) -> DeviceManifest | None:
+    device, memory = one.device, one.tap.memory
+    if not device or not memory.get("device_version"):
+        return None
+    version = memory.get("device_version")
+    return DeviceManifest(
+        cuda=f"{version // 100}.{version % 100}",
+        cupti=memory.get("device_api_version"),
+        devices={str(number): name for number, name in sorted(device.devices.items())},
+        rows=device.rows,
+        calls=device.calls,
+        clock_error_ns=device.error_ns,
+        clock_steps=device.clock_steps,
+        yields=memory.get("device_yields"),
+        left_out={cause: count for cause, count in device.lost.items() if count},
     )
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from gputap.injectors.entry import Entry
 from gputap.injectors.library.client import WindowConfig
-from gputap.injectors.tap import FrameworkTap
+from gputap.injectors.tap import AgentTap
 from gputap.profiler import session
 from gputap.profiler.errors import ProfilerError
 from gputap.profiler.schema import CaptureMode
@@ -103,7 +103,7 @@ def cycle(pid: int, path: Path, window_ns: int) -> Cycle:
     """One full cycle; asserts that operators were captured, and that nothing was lost."""
     began = time.monotonic_ns()
     try:
-        tap = FrameworkTap(pid, WindowConfig(mode=CaptureMode.FULL), Entry(timeout_s=60))
+        tap = AgentTap(pid, WindowConfig(mode=CaptureMode.FULL), Entry(timeout_s=60))
     except ProfilerError as exc:
         raise AssertionError(f"{exc}\n{threads_of(pid)}") from exc
     attached = time.monotonic_ns()

@@ -40,6 +40,8 @@ class FakeAgent:
         frames: int = 16384,
         arena: int = 1 << 20,
         clock: int = 64,
+        device_ring: int = 1 << 16,
+        device_clock: int = 64,
         request: int = 1 << 16,
         result: int = 1 << 16,
         pid: int | None = None,
@@ -56,6 +58,8 @@ class FakeAgent:
             "arena": (arena, 1),
             "request": (request, 1),
             "result": (result, 1),
+            "device_clock": (device_clock, schema.DEVICE_CLOCK_SAMPLE.size),
+            "device_ring": (PAGE + device_ring, 1),
         }
         at = schema.CONTROL_HEADER.size
         offsets = {}
@@ -72,6 +76,7 @@ class FakeAgent:
         for name, (capacity, _) in sections.items():
             header[f"{name}_offset"] = offsets[name]
             header[f"{name}_capacity"] = capacity
+        header["device_ring_capacity"] = device_ring
         header["abi"] = schema.ABI_VERSION
         header["header_bytes"] = schema.CONTROL_HEADER.size
         header["total_bytes"] = total
@@ -90,6 +95,12 @@ class FakeAgent:
         self._codes = self._section("codes", schema.CODE_ENTRY)
         self._stacks = self._section("stacks", schema.STACK_ENTRY)
         self._frames = self._section("frames", schema.STACK_FRAME)
+        self._device_clock = self._section("device_clock", schema.DEVICE_CLOCK_SAMPLE)
+        base = offsets["device_ring"]
+        self.device_ring: Any = np.frombuffer(self._map, schema.dtype(schema.DEVICE_RING), 1, base)[
+            0
+        ]
+        self._device_bytes = np.frombuffer(self._map, np.uint8, device_ring, base + PAGE)
         self._ids: dict[str, int] = {}
         self._rings: list[Any] = []
         self._records: list[npt.NDArray[np.void]] = []
@@ -289,6 +300,52 @@ class FakeAgent:
         entry["ticks"], entry["mono_ns"], entry["unix_ns"] = ticks, mono_ns, unix_ns
         entry["width_ticks"] = width_ticks
         self.header["clock_count"] = i + 1
+
+    # ------------------------------------------------------------------------------ device
+
+    def device_clock_sample(self, ticks: int, device_ns: int, width_ticks: int = 100) -> None:
+        """Write a sample of CUPTI's clock."""
+        i = int(self.header["device_clock_count"])
+        entry = self._device_clock[i % int(self.header["device_clock_capacity"])]
+        entry["ticks"], entry["device_ns"], entry["width_ticks"] = ticks, device_ns, width_ticks
+        self.header["device_clock_count"] = i + 1
+
+    def claim_device(self, size: int) -> int:
+        """Claim `size` bytes of the device ring, and what must be skipped before them."""
+        head, capacity = int(self.device_ring["head"]), len(self._device_bytes)
+        rest = capacity - head % capacity
+        skipped = rest if size > rest else 0
+        if head + skipped + size - int(self.device_ring["tail"]) > capacity:
+            return -1
+        if skipped:
+            self._chunk_head(head % capacity, bytes=skipped, ready=2)
+        self.device_ring["head"] = head + skipped + size
+        return (head + skipped) % capacity
+
+    def emit_device(self, records: Sequence[bytes], version: int = 1300, ready: int = 1) -> bool:
+        """Write a chunk of CUPTI's records; False if the ring is full."""
+        data = b"".join(records)
+        offsets = np.cumsum([0, *(len(r) for r in records)])[:-1].astype("<u4").tobytes()
+        size = -(-(schema.DEVICE_CHUNK.size + len(data) + len(offsets)) // 64) * 64
+        at = self.claim_device(size)
+        if at < 0:
+            return False
+        body = np.frombuffer(data + offsets, np.uint8)
+        begin = at + schema.DEVICE_CHUNK.size
+        self._device_bytes[begin : begin + len(body)] = body
+        fields = {"data_bytes": len(data), "records": len(records), "version": version}
+        self._chunk_head(at, bytes=size, ready=ready, **fields)
+        return True
+
+    def device_bytes(self) -> npt.NDArray[np.uint8]:
+        """The bytes of the device ring, writable."""
+        return self._device_bytes
+
+    def _chunk_head(self, at: int, **fields: int) -> None:
+        head = self._device_bytes[at : at + schema.DEVICE_CHUNK.size]
+        record = head.view(schema.dtype(schema.DEVICE_CHUNK))[0]
+        for name, value in fields.items():
+            record[name] = value
 
     # ---------------------------------------------------------------------------- commands
 

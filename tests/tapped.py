@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gputap.injectors.library.client import WindowConfig
-from gputap.injectors.tap import FrameworkTap
+from gputap.injectors.tap import AgentTap
 from gputap.profiler import session
 from gputap.profiler.schema import CaptureMode, EventFlag
 from gputap.profiler.store import Capture
@@ -47,7 +47,7 @@ def capture(
     actor = threading.Thread(target=act)
     actor.start()
     try:
-        taps = [FrameworkTap(pid, WindowConfig(mode=mode, **options)) for pid in pids]
+        taps = [AgentTap(pid, WindowConfig(mode=mode, **options)) for pid in pids]
         plan = session.Plan(path=path, duration_ns=int(limit_s * 1e9), mode=mode)
         result = session.run(taps, plan, progress=lambda _: opened.set(), stop_asked=done.is_set)
     finally:

@@ -120,17 +120,17 @@ class AgentClient:
         """Tell the agent where things are; None = unknown, so only names and times are recorded."""
         self.memory.array("torch_layout")[:] = (torch or TorchLayout()).packed()
         self.memory.array("python_layout")[:] = (python or PythonLayout()).packed()
-        self._command(Command.CONFIGURE)
+        self.command(Command.CONFIGURE)
 
     def start(self, window: WindowConfig) -> None:
         """Open a window."""
         for field in fields(window):
             self.memory.set(field.name, int(getattr(window, field.name)))
-        self._command(Command.START)
+        self.command(Command.START)
 
     def stop(self) -> None:
         """Close the window; records stay in the rings until they are drained."""
-        self._command(Command.STOP)
+        self.command(Command.STOP)
 
     def run_python(self, source: str, timeout_s: float = 2.0) -> str:
         """Run a snippet in the target and return the `str` that it left in `result`.
@@ -167,13 +167,14 @@ class AgentClient:
         if self._closed:
             return
         try:
-            self._command(Command.DETACH)
+            self.command(Command.DETACH)
         except TargetGone:
             pass
         finally:
             self.close()
 
-    def _command(self, command: Command, timeout_s: float = COMMAND_TIMEOUT_S) -> None:
+    def command(self, command: Command, timeout_s: float = COMMAND_TIMEOUT_S) -> None:
+        """Give a command and wait until it is done. Raises AttachFailed if it is refused."""
         status = self._ask(command, timeout_s)
         if status < 0:
             raise AttachFailed(

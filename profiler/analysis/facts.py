@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gputap.profiler.analysis.compiles import Compilation
+from gputap.profiler.analysis.device_time import DeviceTime
 from gputap.profiler.analysis.intervals import Ints, Mask
 from gputap.profiler.analysis.model import Collective, Module, Operator, Rank
 from gputap.profiler.analysis.operators import OpTotal
@@ -39,6 +40,8 @@ class RankFacts:
     optimizers: tuple[str, ...]
     """Classes of the optimizers seen."""
     collectives: pa.Table
+    device: DeviceTime | None
+    """The GPUs over whole steps; None below level `device`."""
     reads: tuple[int, int]
     """Values that the program read back in whole recorded steps (`.item()`), and the time it took.
     What the optimizer and the DataLoader read for themselves is left out."""

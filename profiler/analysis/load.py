@@ -18,6 +18,8 @@ from gputap.profiler.schema import EventFlag, EventKind
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from gputap.profiler.analysis.device_load import Calls, Device
+
 Codes = npt.NDArray[np.int32]
 
 EVENT_COLUMNS: Final = (
@@ -167,6 +169,10 @@ class RankData:
     """Stretches in which every operator was recorded, as the agent counted them."""
     scopes_seen_ns: int | None = None
     """Time during which user scopes were recorded; None if unknown."""
+    device: Device | None = None
+    """What the GPUs did; None below level `device`."""
+    calls: Calls | None = None
+    """CUDA calls; there where `device` is."""
 
 
 def rank_data(
@@ -207,7 +213,7 @@ def read_stacks(table: pa.Table | None) -> Stacks:
     if table is None or table.num_rows == 0:
         return NO_STACKS
     table = table.sort_by([("stack_id", "ascending"), ("frame", "ascending")])
-    ids = _integers(table, "stack_id", 0)
+    ids = integers(table, "stack_id", 0)
     heads = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]]))
     tails = np.append(heads[1:], len(ids))
     spans = zip(heads.tolist(), tails.tolist(), strict=True)
@@ -217,28 +223,28 @@ def read_stacks(table: pa.Table | None) -> Stacks:
 
 
 def _columns(table: pa.Table) -> Events:
-    start = _integers(table, "start_ns", 0)
-    name, names = _codes(table, "name")
-    module, modules = _codes(table, "module")
-    module_class, module_classes = _codes(table, "module_class")
-    shapes, shape_texts = _codes(table, "shapes")
+    start = integers(table, "start_ns", 0)
+    name, names = codes(table, "name")
+    module, modules = codes(table, "module")
+    module_class, module_classes = codes(table, "module_class")
+    shapes, shape_texts = codes(table, "shapes")
     return Events(
         start=start,
-        end=start + _integers(table, "duration_ns", 0),
-        tid=_integers(table, "tid", -1).astype(np.int32),
+        end=start + integers(table, "duration_ns", 0),
+        tid=integers(table, "tid", -1).astype(np.int32),
         kind=_kinds(table),
         name=name,
         names=names,
-        seq=_integers(table, "seq", -1),
-        fwd_tid=_integers(table, "fwd_tid", -1).astype(np.int32),
+        seq=integers(table, "seq", -1),
+        fwd_tid=integers(table, "fwd_tid", -1).astype(np.int32),
         module=module,
         modules=modules,
         module_class=module_class,
         module_classes=module_classes,
-        stack_id=_integers(table, "stack_id", -1).astype(np.int32),
+        stack_id=integers(table, "stack_id", -1).astype(np.int32),
         shapes=shapes,
         shape_texts=shape_texts,
-        flags=_integers(table, "flags", 0).astype(np.int8),
+        flags=integers(table, "flags", 0).astype(np.int8),
     )
 
 
@@ -255,14 +261,14 @@ def _sorted(events: Events) -> Events:
 
 
 def _kinds(table: pa.Table) -> npt.NDArray[np.int8]:
-    codes, names = _codes(table, "kind")
+    of_row, names = codes(table, "kind")
     known = {kind.name.lower(): int(kind) for kind in EventKind}
     values = np.array([*(known.get(n, 0) for n in names), 0], np.int8)
-    kinds: npt.NDArray[np.int8] = values[codes]
+    kinds: npt.NDArray[np.int8] = values[of_row]
     return kinds
 
 
-def _integers(table: pa.Table, name: str, null: int) -> Ints:
+def integers(table: pa.Table, name: str, null: int) -> Ints:
     """An integer column as int64, `null` in place of nulls; all `null` if there is no such."""
     import pyarrow.compute as pc
 
@@ -275,7 +281,7 @@ def _integers(table: pa.Table, name: str, null: int) -> Ints:
     return values.astype(np.int64, copy=False)
 
 
-def _codes(table: pa.Table, name: str) -> tuple[Codes, list[str]]:
+def codes(table: pa.Table, name: str) -> tuple[Codes, list[str]]:
     """A text column as codes and their texts; -1 for null."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -293,22 +299,22 @@ def _codes(table: pa.Table, name: str) -> tuple[Codes, list[str]]:
     indices = chunk.indices
     if indices.null_count:
         indices = pc.fill_null(indices, -1)
-    codes = indices.to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
-    return _merged(codes, [str(t) for t in chunk.dictionary.to_pylist()])
+    of_row = indices.to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
+    return _merged(of_row, [str(t) for t in chunk.dictionary.to_pylist()])
 
 
-def _merged(codes: Codes, texts: list[str]) -> tuple[Codes, list[str]]:
+def _merged(of_row: Codes, texts: list[str]) -> tuple[Codes, list[str]]:
     """One code per text, where a dictionary repeats a text."""
     unique = list(dict.fromkeys(texts))
     if len(unique) == len(texts):
-        return codes, texts
+        return of_row, texts
     place = {text: i for i, text in enumerate(unique)}
     table = np.array([*(place[t] for t in texts), -1], np.int32)
-    return table[codes], unique
+    return table[of_row], unique
 
 
 def _main_tid(threads: pa.Table | None) -> int:
     if threads is None or threads.num_rows == 0:
         return -1
-    main = _integers(threads, "tid", -1)[np.array(threads.column("is_main").to_pylist()) == True]  # noqa: E712
+    main = integers(threads, "tid", -1)[np.array(threads.column("is_main").to_pylist()) == True]  # noqa: E712
     return int(main[0]) if len(main) else -1

@@ -42,6 +42,8 @@ class Step:
     gc_ns: int
     collective_ns: int
     events: int
+    gpu_busy_ns: int | None = None
+    """With work on some GPU; None below level `device`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class Operator:
     top_module: str | None
     top_source: str | None
     """`file:line function` with most of its self time."""
+    device_ns: int | None = None
+    """GPU time of what it launched itself; None below level `device`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,9 @@ class Module:
     self_backward_ns: int
     total_ns: int
     share: float
+    device_ns: int | None = None
+    """GPU time of what it and everything below it launched; None below level `device`."""
+    self_device_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +97,28 @@ class Collective:
     total_ns: int
     mean_ns: int
     max_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A kernel or a sort of copy, over all whole steps and ranks."""
+
+    name: str
+    """Shortened for people."""
+    full_name: str
+    kind: str
+    """kernel, memcpy, memset."""
+    category: str
+    """gemm, attention, elementwise, communication, memory, ..."""
+    count: int
+    total_ns: int
+    mean_ns: int
+    max_ns: int
+    share: float
+    """Of the GPUs' time with some work."""
+    top_operator: str | None
+    """That launched most of it; None where operators were not recorded."""
+    top_module: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +170,8 @@ class Rank:
     pid: int
     window_ns: int
     breakdown: dict[str, int] | None
-    """compute, exposed_comm, exposed_memcpy, idle of the GPU; None below level `device`."""
+    """compute, exposed_comm, exposed_memcpy, idle of its GPUs over its whole steps (the window,
+    where there are none), in ns; None below level `device`."""
     phases: Phases | None
     """Sum over whole recorded steps; None if there are none."""
     gap_ns: int | None
@@ -153,6 +183,8 @@ class Rank:
     overhead: Overhead
     mode: str = ""
     """Lower-case name of a `CaptureMode`."""
+    devices: tuple[str, ...] = ()
+    """The GPUs it used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +204,10 @@ class Report:
     findings: tuple[Finding, ...]
     """Most important first."""
     abstained: tuple[Abstained, ...]
-    kernels: tuple[dict[str, Any], ...] = ()
+    kernels: tuple[Kernel, ...] = ()
+    """Most time first."""
+    unjoined: dict[str, int] = field(default_factory=dict)
+    """Pieces of GPU work whose operator is not known, by reason."""
     simulated: bool = False
     schema: int = field(default=REPORT_VERSION)
 

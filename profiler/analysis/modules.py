@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +11,7 @@ from gputap.profiler.analysis.attribution import Attribution
 from gputap.profiler.analysis.intervals import Mask
 from gputap.profiler.analysis.load import RankData
 from gputap.profiler.analysis.model import Module
-from gputap.profiler.analysis.operators import KINDS
+from gputap.profiler.analysis.operators import KINDS, total_known
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +23,19 @@ class ModuleTotal:
     count: int
     forward_ns: int
     backward_ns: int
+    device_ns: int | None = None
 
 
-def module_totals(data: RankData, place: Attribution, chosen: Mask) -> list[ModuleTotal]:
-    """Self time of the chosen events by innermost module; modules around them with none."""
+def module_totals(
+    data: RankData,
+    place: Attribution,
+    chosen: Mask,
+    device: Mapping[str, tuple[int, int]] | None = None,
+) -> list[ModuleTotal]:
+    """Self time of the chosen events by innermost module; modules around them with none.
+
+    `device` is the GPU time of each module, forward and backward.
+    """
     events = data.events
     rows = np.flatnonzero(chosen & events.of_kind(*KINDS) & (place.module >= 0))
     module, own, backward = place.module[rows], data.nesting.self_ns[rows], place.backward[rows]
@@ -44,6 +53,7 @@ def module_totals(data: RankData, place: Attribution, chosen: Mask) -> list[Modu
             count=int(count[code]),
             forward_ns=int(both[code] - back[code]),
             backward_ns=int(back[code]),
+            device_ns=None if device is None else sum(device.get(events.modules[code], (0, 0))),
         )
         for code in np.flatnonzero(count).tolist()
     ]
@@ -76,6 +86,8 @@ def _add(node: Module, total: ModuleTotal, *, own: bool) -> Module:
         self_forward_ns=node.self_forward_ns + (total.forward_ns if own else 0),
         self_backward_ns=node.self_backward_ns + (total.backward_ns if own else 0),
         total_ns=node.total_ns + total.forward_ns + total.backward_ns,
+        device_ns=total_known([node.device_ns, total.device_ns]),
+        self_device_ns=total_known([node.self_device_ns, total.device_ns if own else None]),
     )
 
 

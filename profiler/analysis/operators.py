@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,6 +32,8 @@ class OpTotal:
     top_source: str | None
     top_self_ns: int
     """Self time in `top_module`."""
+    device_ns: int | None = None
+    """GPU time of what it launched itself; None below level `device`."""
 
 
 def operator_totals(data: RankData, place: Attribution, chosen: Mask) -> list[OpTotal]:
@@ -102,7 +104,14 @@ def _merge(ops: list[OpTotal], base_ns: int) -> Operator:
         share=self_ns / base_ns if base_ns else 0.0,
         top_module=top.top_module,
         top_source=top.top_source,
+        device_ns=total_known(op.device_ns for op in ops),
     )
+
+
+def total_known(values: Iterable[int | None]) -> int | None:
+    """The sum of what is known; None if nothing is."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
 
 
 def source(frames: Sequence[Frame]) -> str | None:

@@ -16,6 +16,14 @@ from gputap.profiler.analysis.collectives import (
     merge_collectives,
 )
 from gputap.profiler.analysis.compiles import compilations
+from gputap.profiler.analysis.device_load import (
+    CALL_COLUMNS,
+    DEVICE_COLUMNS,
+    call_rows,
+    device_rows,
+)
+from gputap.profiler.analysis.device_report import Gpu, gpu_of
+from gputap.profiler.analysis.device_time import merge_kernels
 from gputap.profiler.analysis.facts import Facts, RankFacts
 from gputap.profiler.analysis.findings import judge
 from gputap.profiler.analysis.intervals import Mask, containing, union
@@ -49,6 +57,7 @@ class RankResult:
     """Time that shares of operators and modules refer to."""
     steps: pa.Table
     collectives: pa.Table
+    launches: pa.Table | None
 
 
 def analyse(capture: Capture) -> Report:
@@ -90,7 +99,7 @@ def load_rank(capture: Capture, rank: RankManifest) -> RankData:
     start = rank.window_start_ns
     if events.num_rows < capture.rows("events", rank.rank):
         start = pc.min(events.column("start_ns")).as_py()
-    return rank_data(
+    data = rank_data(
         events,
         rank=rank.rank,
         stacks=capture.table("stacks", rank=rank.rank),
@@ -100,6 +109,16 @@ def load_rank(capture: Capture, rank: RankManifest) -> RankData:
         bursts=rank.bursts,
         scopes_seen_ns=rank.scopes_seen_ns,
     )
+    return replace(data, **load_device(capture, rank))
+
+
+def load_device(capture: Capture, rank: RankManifest) -> dict[str, Any]:
+    """`device` and `calls` of a rank: at most `MOST_EVENTS` of each, the newest; {} if none."""
+    if not capture.rows("device", rank.rank):
+        return {}
+    device = capture.table("device", DEVICE_COLUMNS, rank.rank, last_rows=MOST_EVENTS)
+    calls = capture.table("cuda_api", CALL_COLUMNS, rank.rank, last_rows=MOST_EVENTS)
+    return {"device": device_rows(device), "calls": call_rows(calls)}
 
 
 def step_rows(capture: Capture, rank: RankManifest) -> pa.Table:
@@ -110,7 +129,8 @@ def step_rows(capture: Capture, rank: RankManifest) -> pa.Table:
 def derived_tables(capture: Capture, rank: RankManifest) -> dict[str, pa.Table]:
     """The tables that analysis adds to a capture at its end, by name: steps, collectives."""
     result = analyse_rank(*analysed_part(capture, rank))
-    return {"steps": result.steps, "collectives": result.collectives}
+    tables = {"steps": result.steps, "collectives": result.collectives}
+    return tables if result.launches is None else {**tables, "launches": result.launches}
 
 
 def analyse_rank(data: RankData, manifest: RankManifest) -> RankResult:
@@ -119,6 +139,7 @@ def analyse_rank(data: RankData, manifest: RankManifest) -> RankResult:
     phases = step_phases(thread, cuts)
     chosen, base_ns = _chosen(data, cuts, manifest)
     place = attribute(data, thread.tid)
+    gpu = gpu_of(data, place, cuts)
     totals = operator_totals(data, place, chosen)
     collectives = collective_rows(
         data,
@@ -128,20 +149,22 @@ def analyse_rank(data: RankData, manifest: RankManifest) -> RankResult:
     )
     gc = data.events.of_kind(EventKind.GC)
     facts = RankFacts(
-        summary=_summary(data, manifest, cuts, phases),
+        summary=_summary(data, manifest, cuts, phases, gpu),
         target=manifest.target,
         cuts=cuts,
         phases=phases,
-        operators=totals,
+        operators=gpu.operators(totals) if gpu else totals,
         gc_pauses_ns=(data.events.end - data.events.start)[gc],
         exposed_ns=_exposed(thread, cuts),
         compiles=compilations(data, manifest.target),
         optimizers=_optimizers(data),
         collectives=collectives,
+        device=gpu.time if gpu else None,
         reads=read_backs(thread, cuts),
     )
-    modules = module_totals(data, place, chosen)
-    return RankResult(facts, modules, base_ns, _step_table(cuts, phases), collectives)
+    modules = module_totals(data, place, chosen, gpu.by_module if gpu else None)
+    steps = _step_table(cuts, phases, gpu)
+    return RankResult(facts, modules, base_ns, steps, collectives, gpu.table if gpu else None)
 
 
 def build_report(
@@ -178,8 +201,18 @@ def build_report(
         collectives=facts.collectives,
         findings=findings,
         abstained=(*left_out, *abstained),
+        kernels=merge_kernels([r.facts.device for r in results]),
+        unjoined=_unjoined(results),
         simulated=simulated,
     )
+
+
+def _unjoined(results: Sequence[RankResult]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for result in results:
+        for reason, count in (result.facts.device.unjoined if result.facts.device else {}).items():
+            total[reason] = total.get(reason, 0) + count
+    return total
 
 
 def _left_out(capture: Capture, results: Sequence[RankResult]) -> tuple[Abstained, ...]:
@@ -207,19 +240,21 @@ def _chosen(data: RankData, cuts: Cuts, manifest: RankManifest) -> tuple[Mask, i
     return np.ones(len(data.events), np.bool_), base
 
 
-def _summary(data: RankData, manifest: RankManifest, cuts: Cuts, phases: StepPhases) -> Rank:
+def _summary(
+    data: RankData, manifest: RankManifest, cuts: Cuts, phases: StepPhases, gpu: Gpu | None
+) -> Rank:
     good = cuts.whole & cuts.recorded
     duration = (cuts.end - cuts.start)[cuts.whole]
     window_ns = manifest.window_ns or data.window[1] - data.window[0]
     gc = data.events.take(data.events.of_kind(EventKind.GC))
-    steps = _steps(cuts, phases)
+    steps = _steps(cuts, phases, gpu)
     return Rank(
         rank=manifest.rank,
         world_size=manifest.world_size,
         host=manifest.host,
         pid=manifest.pid,
         window_ns=window_ns,
-        breakdown=None,
+        breakdown=gpu.time.breakdown if gpu else None,
         phases=_phase_sum(phases, good) if good.any() else None,
         gap_ns=int(phases.gap_ns[good].sum()) if good.any() else None,
         gc_ns=int(union(gc.start, gc.end).before[-1]),
@@ -236,7 +271,13 @@ def _summary(data: RankData, manifest: RankManifest, cuts: Cuts, phases: StepPha
             dropped=manifest.dropped,
         ),
         mode=data.mode,
+        devices=_devices(manifest, gpu) if gpu else (),
     )
+
+
+def _devices(manifest: RankManifest, gpu: Gpu) -> tuple[str, ...]:
+    names = manifest.device.devices if manifest.device else {}
+    return tuple(names.get(str(n)) or f"GPU {n}" for n in gpu.time.devices)
 
 
 def _phase_sum(phases: StepPhases, steps: Mask) -> Phases:
@@ -255,7 +296,7 @@ def _phase_columns(phases: StepPhases) -> tuple[Any, ...]:
     )
 
 
-def _steps(cuts: Cuts, phases: StepPhases) -> tuple[Step, ...]:
+def _steps(cuts: Cuts, phases: StepPhases, gpu: Gpu | None) -> tuple[Step, ...]:
     columns = [column.tolist() for column in _phase_columns(phases)]
     rest = (
         cuts.start,
@@ -268,7 +309,8 @@ def _steps(cuts: Cuts, phases: StepPhases) -> tuple[Step, ...]:
         phases.collective_ns,
         phases.events,
     )
-    rows = zip(zip(*columns, strict=True), *(c.tolist() for c in rest), strict=True)
+    busy: list[int | None] = gpu.busy_ns.tolist() if gpu else [None] * len(cuts)
+    rows = zip(zip(*columns, strict=True), *(c.tolist() for c in rest), busy, strict=True)
     return tuple(
         Step(
             step=number,
@@ -283,14 +325,25 @@ def _steps(cuts: Cuts, phases: StepPhases) -> tuple[Step, ...]:
             gc_ns=gc,
             collective_ns=collective,
             events=events,
+            gpu_busy_ns=gpu_busy,
         )
-        for number, (parts, start, length, recorded, whole, micro, gap, gc, collective, events) in (
-            enumerate(rows)
-        )
+        for number, (
+            parts,
+            start,
+            length,
+            recorded,
+            whole,
+            micro,
+            gap,
+            gc,
+            collective,
+            events,
+            gpu_busy,
+        ) in enumerate(rows)
     )
 
 
-def _step_table(cuts: Cuts, phases: StepPhases) -> pa.Table:
+def _step_table(cuts: Cuts, phases: StepPhases, gpu: Gpu | None) -> pa.Table:
     import pyarrow as pa
 
     size = len(cuts)
@@ -313,6 +366,7 @@ def _step_table(cuts: Cuts, phases: StepPhases) -> pa.Table:
         "gc_ns": pa.array(phases.gc_ns),
         "collective_ns": pa.array(phases.collective_ns),
         "events": pa.array(phases.events),
+        "gpu_busy_ns": pa.array(gpu.busy_ns) if gpu else pa.nulls(size, pa.int64()),
     }
     target = schema.arrow_schema(schema.STEPS)
     return pa.Table.from_arrays([columns[f.name] for f in target], schema=target)

@@ -2,6 +2,7 @@
 
 #include "bursts.h"
 #include "clock.h"
+#include "device.h"
 #include "gc_pauses.h"
 #include "host.h"
 #include "python_api.h"
@@ -23,7 +24,7 @@ constexpr int64_t kIdleNs = 100000000, kRoundNs = 100000000;
 constexpr int64_t kFirstLockNs = 10000000000;
 constexpr int64_t kGcWaitNs = 250000000;
 constexpr int64_t kCheckWaitNs = 1000000000;
-constexpr int64_t kEndNs = 2000000000;
+constexpr int64_t kDeviceNs = 4000000000;
 
 struct Control {
   uint32_t command_seq; /* the last one seen */
@@ -139,6 +140,8 @@ int32_t start(Live *live) {
 
 void close_window(Live *live, gputap_stop_reason reason) {
   if (!window_is_open()) return;
+  // First what is still to come from CUPTI is asked for; it arrives after the window.
+  device_want(live, false);
   window_close(live, reason);
   sync_gc(false);
 }
@@ -207,6 +210,12 @@ void obey(Live *live) {
       status = run_python(live);
       if (!status) return;
       break;
+    case GPUTAP_COMMAND_DEVICE_ON:
+      status = device_want(live, true);
+      break;
+    case GPUTAP_COMMAND_DEVICE_OFF:
+      device_want(live, false);
+      break;
     case GPUTAP_COMMAND_DETACH:
       g.ending = true; /* acknowledged when everything is undone */
       return;
@@ -235,6 +244,7 @@ void round_of_housekeeping(Live *live, int64_t now_ns) {
   threads_recycle(live);
   rings_look_after(live);
   window_count(live);
+  device_look_after(live);
 }
 
 bool gputap_is_gone(int64_t now_ns) {
@@ -257,8 +267,10 @@ int64_t sleep_ns() {
 
 void end_session(Live *live, bool gone) {
   gputap_control_header *header = live->header;
+  bool device_is_out = device_shut_down(live, kDeviceNs);
   bool drained = window_close(
       live, gone ? GPUTAP_STOP_REASON_GPUTAP_GONE : GPUTAP_STOP_REASON_ASKED);
+  drained = drained && device_is_out;
   record_function_remove();
   sync_gc(false);
   python_wake_on_done(nullptr);

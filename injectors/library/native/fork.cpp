@@ -1,6 +1,7 @@
 #include "fork.h"
 
 #include "atomics.h"
+#include "device.h"
 #include "host.h"
 #include "record_function.h"
 #include "session.h"
@@ -12,6 +13,7 @@ namespace {
 
 constexpr int64_t kPatienceNs = 50000000;
 constexpr int64_t kSettleNs = 3000000;
+constexpr int64_t kDevicePatienceNs = 300000000;
 
 uint32_t in_torch;      /* a call into torch is under way */
 uint32_t forks_pending; /* threads between prepare and parent handler */
@@ -57,6 +59,8 @@ void after_fork_in_child() {
 
 void at_exit(void *) {
   store(&ending, 1);
+  // CUDA is taken down by exit handlers too; before that the last records can still be had.
+  device_yield(kDevicePatienceNs);
   full_fence();
   wait_until_out_of_torch();
 }

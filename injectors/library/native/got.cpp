@@ -93,6 +93,78 @@ void **search(const Image &image, const Relocation *first, uint64_t count, const
   return nullptr;
 }
 
+// What dl_iterate_phdr tells of a library.
+struct Library {
+  uint64_t bias;
+  const char *name;
+  const uint8_t *headers;
+  uint16_t header_count;
+  unsigned long long loads, unloads; /* ever, of all libraries */
+};
+
+struct ProgramHeader {
+  uint32_t type, flags;
+  uint64_t offset, address, physical, file_bytes, bytes, align;
+};
+
+constexpr uint32_t kLoad = 1, kDynamic = 2;
+
+struct Everywhere {
+  const GotHook *hooks;
+  uint32_t hook_count;
+  uint64_t itself;
+  GotPatch *found;
+  uint32_t capacity, count;
+  uint64_t *generation;
+  bool is_new;
+};
+
+const int64_t (*dynamic_of(const Library *library))[2] {
+  const ProgramHeader *headers = (const ProgramHeader *)library->headers;
+  for (uint16_t i = 0; i < library->header_count; i++)
+    if (headers[i].type == kDynamic)
+      return (const int64_t(*)[2])(library->bias + headers[i].address);
+  return nullptr;
+}
+
+bool contains(const Library *library, uint64_t address) {
+  const ProgramHeader *headers = (const ProgramHeader *)library->headers;
+  for (uint16_t i = 0; i < library->header_count; i++)
+    if (headers[i].type == kLoad && address - library->bias - headers[i].address < headers[i].bytes)
+      return true;
+  return false;
+}
+
+void take_slots(Everywhere *all, const Image &image, const Relocation *first, uint64_t count) {
+  for (uint64_t i = 0; first && i < count && i < kMostRelocations; i++) {
+    uint32_t type = (uint32_t)first[i].info;
+    if (type != kJumpSlot && type != kGlobalData) continue;
+    const char *name = image.strings + image.symbols[first[i].info >> 32].name;
+    for (uint32_t k = 0; k < all->hook_count && all->count < all->capacity; k++) {
+      if (!is_same(name, all->hooks[k].symbol)) continue;
+      void **at = (void **)(image.bias + first[i].offset);
+      all->found[all->count++] = {{at, load(at)}, &all->hooks[k]};
+    }
+  }
+}
+
+// The loader's lock is held: nothing is written here, and no function of the loader called.
+int visit_library(const Library *library, size_t, void *context) {
+  Everywhere *all = (Everywhere *)context;
+  uint64_t generation = library->loads + library->unloads;
+  if (!all->is_new && *all->generation == generation) return 1;
+  all->is_new = true;
+  *all->generation = generation;
+  if (contains(library, all->itself)) return 0;
+  LinkMap map = {library->bias, library->name, dynamic_of(library)};
+  if (!map.dynamic) return 0;
+  Image image = read_image(&map);
+  if (!image.strings || !image.symbols) return 0;
+  take_slots(all, image, image.plt, image.plt_count);
+  take_slots(all, image, image.rela, image.rela_count);
+  return 0;
+}
+
 struct Page {
   uint64_t address;
   bool writable;
@@ -131,6 +203,17 @@ GotSlot got_find(void *library, const char *symbol) {
   void **at = search(image, image.plt, image.plt_count, symbol);
   if (!at) at = search(image, image.rela, image.rela_count, symbol);
   return {at, at ? load(at) : nullptr};
+}
+
+int32_t got_find_everywhere(const GotHook *hooks, uint32_t count, const void *itself,
+                            GotPatch *found, uint32_t capacity, uint64_t *generation) {
+  typedef int (*Visit)(const Library *, size_t, void *);
+  typedef int (*Iterate)(Visit, void *);
+  Iterate iterate = (Iterate)host_symbol("dl_iterate_phdr");
+  if (!iterate) return 0;
+  Everywhere all = {hooks, count, (uint64_t)itself, found, capacity, 0, generation, false};
+  iterate(visit_library, &all);
+  return all.is_new ? (int32_t)all.count : -1;
 }
 
 bool got_put(GotSlot *slot, void *function) {

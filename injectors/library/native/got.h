@@ -15,6 +15,23 @@ struct GotSlot {
 // The slot through which the loaded library with this handle calls `symbol`.
 GotSlot got_find(void *library, const char *symbol);
 
+struct GotHook {
+  const char *symbol;
+  void *function; /* to be called in its place */
+};
+
+struct GotPatch {
+  GotSlot slot;
+  const GotHook *hook;
+};
+
+// The slots through which any loaded library calls one of `hooks`, but for the library that `itself`
+// lies in: its calls to itself are its own affair. Returns how many were found, at
+// most `capacity`. `*generation` changes when a library is loaded; where it is as before, nothing is
+// searched and -1 returned.
+int32_t got_find_everywhere(const GotHook *hooks, uint32_t count, const void *itself,
+                            GotPatch *found, uint32_t capacity, uint64_t *generation);
+
 // Puts `function` into the slot. False if that cannot be written.
 bool got_put(GotSlot *slot, void *function);
 

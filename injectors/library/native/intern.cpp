@@ -66,8 +66,9 @@ bool arena_put(Live *live, const void *bytes, uint32_t length, uint32_t *offset)
   return true;
 }
 
-StringRef intern_string(Live *live, const char *text, size_t length, uint64_t hash) {
-  if (length > kLongestString) length = kLongestString;
+StringRef intern_string(Live *live, const char *text, size_t length, uint64_t hash,
+                        uint32_t longest) {
+  if (length > longest) length = longest;
   Slot *slot;
   uint32_t known_class = 0;
   uint32_t id = index_find(live->string_index, hash, &slot, &known_class);

@@ -40,9 +40,10 @@ bool arena_put(Live *live, const void *bytes, uint32_t length, uint32_t *offset)
 // Takes the next id below `capacity`, or 0.
 uint32_t next_id(uint32_t *count, uint32_t capacity);
 
-// The id of a string by its content. Strings longer than this are cut.
+// The id of a string by its content, whose hash is given. Longer ones are cut.
 constexpr uint32_t kLongestString = 4096;
-StringRef intern_string(Live *live, const char *text, size_t length, uint64_t hash);
+StringRef intern_string(Live *live, const char *text, size_t length, uint64_t hash,
+                        uint32_t longest = kLongestString);
 
 inline StringRef intern_cached(Live *live, ThreadState *thread, const char *text, size_t length) {
   uint64_t hash = hash_text(text, length);

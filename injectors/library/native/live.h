@@ -32,6 +32,8 @@ struct Live {
   uint32_t want_gc;
   uint32_t pid;
   uint32_t mode; /* enum gputap_capture_mode */
+  uint32_t device; /* records of CUPTI may be written to the shared memory */
+  uint64_t device_capacity; /* of their ring; the header's own could be changed under us */
   gputap_control_header *header;
   gputap_string_entry *strings;
   gputap_code_entry *codes;

@@ -2,6 +2,7 @@
 
 #include "build_id.h"
 #include "clock.h"
+#include "device.h"
 #include "intern.h"
 #include "python_run.h"
 #include "text.h"
@@ -15,6 +16,7 @@ namespace {
 constexpr uint32_t kRings = 256, kRingRecords = 131072, kFewestRings = 16;
 constexpr uint32_t kClockSamples = 8192, kStrings = 1 << 18, kCodes = 1 << 16, kStacks = 1 << 18;
 constexpr uint32_t kFrames = 1 << 22, kArena = 64 << 20, kRequest = 1 << 20, kResult = 32 << 20;
+constexpr uint32_t kDeviceRing = 32 << 20, kDeviceClockSamples = 8192;
 constexpr uint32_t kMostRings = 1 << 14, kMostRecords = 1 << 24;
 
 uint32_t sessions; /* ever opened */
@@ -50,6 +52,11 @@ gputap_control_header layout(uint32_t ring_count, uint32_t ring_capacity) {
   h.arena_offset = place(&at, kArena);
   h.request_offset = place(&at, kRequest);
   h.result_offset = place(&at, kResult);
+  h.device_ring_capacity = kDeviceRing;
+  h.device_ring_offset = place(&at, sys::kPage + (uint64_t)kDeviceRing);
+  h.device_clock_capacity = kDeviceClockSamples;
+  h.device_clock_offset =
+      place(&at, (uint64_t)kDeviceClockSamples * sizeof(gputap_device_clock_sample));
   h.ring_count = ring_count;
   h.ring_capacity = ring_capacity;
   h.ring_data_offset = sys::kPage;
@@ -93,6 +100,8 @@ void publish(gputap_control_header *header) {
   Live *live = g_live;
   live->recording = 0;
   live->first_window = 0;
+  live->device = 0;
+  live->device_capacity = header->device_ring_capacity;
   live->walk_stacks = live->want_shapes = live->want_gc = 0;
   live->pid = header->pid;
   live->header = header;
@@ -171,7 +180,9 @@ void session_forget_after_fork() {
   Live *live = g_live;
   store(&live->window, 0);
   store(&live->session, 0);
+  store(&live->device, 0);
   live->header = nullptr;
+  device_forget_after_fork();
   if (g_session.phase == kDetached) return;
   if (g_session.header) sys::unmap(g_session.header, g_session.bytes);
   if (g_session.fd >= 0) sys::close(g_session.fd);

@@ -123,6 +123,13 @@ inline uint32_t callback_enter(ThreadState *thread, Live *live) {
   return load_acquire(&live->window);
 }
 
+// The same for CUPTI's callbacks, which have their own time: records come after the window's end.
+inline uint32_t callback_enter_device(ThreadState *thread, Live *live) {
+  store(&thread->in_callback, 1);
+  compiler_fence();
+  return load_acquire(&live->device);
+}
+
 inline void callback_leave(ThreadState *thread) { store_release(&thread->in_callback, 0); }
 
 inline bool thread_is_current(const ThreadState *thread) {

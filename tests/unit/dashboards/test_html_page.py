@@ -16,7 +16,7 @@ import pytest
 
 from gputap.dashboards import html_charts, html_parts, html_report
 from gputap.dashboards.timeline import Bar
-from gputap.profiler.analysis.model import Abstained, Report
+from gputap.profiler.analysis.model import Abstained, Kernel, Report
 from gputap.profiler.errors import CaptureNotWritable
 from tests.sample_report import (
     COLLECTIVES,
@@ -74,13 +74,30 @@ def render(report: Report | None = None, *timeline: Any, **options: Any) -> tupl
     return html, Page(html)
 
 
+GPU_TIME = {"compute": 5_000_000, "exposed_comm": 1_000_000, "exposed_memcpy": 0, "idle": 9}
+KERNEL = Kernel(
+    name="gemm_short",
+    full_name="void gemm<float>(int)",
+    kind="kernel",
+    category="matrix multiplication",
+    count=78,
+    total_ns=4_200_000,
+    mean_ns=53_846,
+    max_ns=61_000,
+    share=0.7,
+    top_operator="aten::mm",
+    top_module="blocks.0.mlp",
+)
+KERNEL_TEXTS = ("name", "full_name", "kind", "category", "top_operator", "top_module")
+
+
 def hostile_report() -> Report:
     return sample_report(
         job=HOSTILE,
         level_reasons=(HOSTILE,),
         mode=HOSTILE,
         target={HOSTILE: HOSTILE, "command": [HOSTILE], "nested": {HOSTILE: [HOSTILE]}},
-        ranks=(replace(rank(0), host=HOSTILE),),
+        ranks=(replace(rank(0), host=HOSTILE, breakdown=GPU_TIME, devices=(HOSTILE,)),),
         operators=tuple(
             replace(op, name=HOSTILE, kind=HOSTILE, top_module=HOSTILE, top_source=HOSTILE)
             for op in OPERATORS
@@ -97,7 +114,8 @@ def hostile_report() -> Report:
             for f in FINDINGS
         ),
         abstained=(Abstained(HOSTILE, HOSTILE),),
-        kernels=({HOSTILE: HOSTILE},),
+        kernels=(replace(KERNEL, **dict.fromkeys(KERNEL_TEXTS, HOSTILE)),),
+        unjoined={HOSTILE: 3},
     )
 
 
@@ -275,18 +293,28 @@ def test_simulated_and_notes_are_banners() -> None:
 
 
 def test_device_level_shows_gpu_time_and_kernels() -> None:
-    parts = {"compute": 5_000_000, "exposed_comm": 1_000_000, "exposed_memcpy": 0, "idle": 9}
-    _, page = render(
+    html, page = render(
         sample_report(
             level="device",
             level_reasons=(),
-            ranks=(replace(rank(0), breakdown=parts),),
-            kernels=({"name": "gemm", "count": 3, "total_ns": 4_200_000},),
+            ranks=(replace(rank(0), breakdown=GPU_TIME, devices=("NVIDIA H100",)),),
+            operators=tuple(replace(op, device_ns=120_000) for op in OPERATORS),
+            kernels=(KERNEL,),
+            unjoined={"no_call": 1_234},
         )
     )
     assert "GPU kernel times were measured on the device" in page.text
-    assert "exposed comm" in page.text
-    assert "4.20 ms" in page.text
+    assert "NVIDIA H100 5.00 ms 83% 1.00 ms 17%" in page.text
+    assert 'title="void gemm&lt;float&gt;(int)"' in html
+    assert "gemm_short matrix multiplication 108 µs 70% 2 53.8 µs 61.0 µs aten::mm" in page.text
+    assert "1,234 (the call was before the window, or its record was lost)" in page.text
+    assert "GPU time" in page.text
+
+
+def test_no_gpu_section_below_level_device() -> None:
+    _, page = render()
+    assert "GPU time" not in page.text
+    assert "kernel or copy" not in page.text
 
 
 def test_an_empty_report_is_a_page() -> None:

@@ -114,7 +114,7 @@ def test_a_silent_agent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeAgent() as agent:
         client = AgentClient(os.getpid(), agent.fd)
         with pytest.raises(AttachFailed, match="did not answer"):
-            client._command(Command.STOP, 0.1)
+            client.command(Command.STOP, 0.1)
         client.close()
         with pytest.raises(AttachFailed, match="no longer attached"):
             client.stop()

@@ -106,9 +106,27 @@ def test_of_two_with_the_same_start_the_parent_comes_first(bench: Bench) -> None
 
 
 def test_every_kind_by_its_name(bench: Bench) -> None:
-    for i, kind in enumerate(EventKind):
+    kinds = [kind for kind in EventKind if kind is not EventKind.CUDA_API]
+    for i, kind in enumerate(kinds):
         bench.emit(0, 10 * i, 10 * i + 1, "x", kind=kind)
-    assert bench.column("kind") == [kind.name.lower() for kind in EventKind]
+    assert bench.column("kind") == [kind.name.lower() for kind in kinds]
+
+
+def test_cuda_calls_have_a_table_of_their_own(bench: Bench) -> None:
+    kind = EventKind.CUDA_API
+    bench.emit(0, 200, 300, "aten::mm")
+    bench.emit(0, 210, 290, "cudaLaunchKernel_v7000", kind=kind, seq=7)
+    bench.emit(0, 220, 280, "cuLaunchKernel", kind=kind, seq=7)
+    bench.emit(0, 300, 320, "cuMemAlloc_v2", kind=kind, seq=9)
+    bench.emit(1, 100, 120, "cudaMyOwn_ptsz", kind=kind, seq=8)
+    assert [row["name"] for row in bench.events()] == ["aten::mm"]
+    (calls,) = [table for name, table in bench.out if name == "cuda_api"]
+    assert calls.schema.equals(schema.arrow_schema(schema.CUDA_API))
+    assert [tuple(row.values()) for row in calls.to_pylist()] == [
+        (UNIX + 105, 40, 1000, "cudaLaunchKernel", 7, "launch", None),
+        (UNIX + 150, 10, 1000, "cuMemAlloc", 9, "memory", None),
+        (UNIX + 50, 10, 1001, "cudaMyOwn", 8, None, None),
+    ]
 
 
 def test_an_unknown_kind_is_null(bench: Bench) -> None:

@@ -1,0 +1,258 @@
+/*
+ * The client's buffers: asked for when a record needs room, given back when they are full or
+ * flushed. Full ones are given back by a thread of ours, or by the one that flushes. No callback of
+ * the client runs under our lock: it may call us, or wait for a thread that does.
+ */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "tracer.h"
+
+struct buffer {
+  uint8_t *start;
+  size_t size, used, most_records, records;
+  struct name *names; /* with `names_freed`: what its records point to */
+  uint64_t due_ns;    /* with `late_flush`: of CLOCK_MONOTONIC */
+  struct buffer *next;
+};
+
+struct name {
+  struct name *next;
+  char text[];
+};
+
+typedef void (*request_callback)(uint8_t **buffer, size_t *size, size_t *most_records);
+typedef void (*complete_callback)(void *context, uint32_t stream, uint8_t *buffer, size_t size,
+                                  size_t valid);
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+static request_callback request;
+static complete_callback complete;
+static struct buffer *current, *spare, *full, **full_end = &full;
+static size_t dropped;
+static unsigned delivering; /* threads that are in the client's callback */
+static uint32_t period_ms;
+static bool has_worker;
+static _Thread_local bool is_delivering;
+
+static uint64_t monotonic_ns(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* ---- delivery ------------------------------------------------------------------------------- */
+
+static void free_names(struct name *name) {
+  while (name) {
+    struct name *next = name->next;
+    memset(name->text, '?', strlen(name->text)); /* as if another module had moved in */
+    free(name);
+    name = next;
+  }
+}
+
+static void retire_current(void) {
+  if (!current) return;
+  const double late = simgpu_fault("late_flush", 0);
+  current->due_ns = late > 0 ? monotonic_ns() + (uint64_t)late : 0;
+  current->next = NULL;
+  *full_end = current;
+  full_end = &current->next;
+  current = NULL;
+  pthread_cond_broadcast(&changed);
+}
+
+/* Lock held, given up meanwhile. */
+static void deliver(bool even_late) {
+  while (full && (even_late || full->due_ns <= monotonic_ns())) {
+    struct buffer *buffer = full;
+    full = buffer->next;
+    if (!full) full_end = &full;
+    delivering++;
+    pthread_mutex_unlock(&lock);
+    is_delivering = true;
+    if (complete) complete(NULL, 0, buffer->start, buffer->size, buffer->used);
+    is_delivering = false;
+    free_names(buffer->names);
+    free(buffer);
+    pthread_mutex_lock(&lock);
+    delivering--;
+    pthread_cond_broadcast(&changed);
+  }
+}
+
+static void wait_a_little(void) {
+  struct timespec until;
+  const uint64_t wait_ns = period_ms ? period_ms * 1000000ull : 20000000;
+  clock_gettime(CLOCK_REALTIME, &until);
+  until.tv_sec += (time_t)((until.tv_nsec + (long)wait_ns) / 1000000000);
+  until.tv_nsec = (until.tv_nsec + (long)wait_ns) % 1000000000;
+  pthread_cond_timedwait(&changed, &lock, &until);
+}
+
+static void *work(void *unused) {
+  (void)unused;
+  pthread_mutex_lock(&lock);
+  for (;;) {
+    deliver(false);
+    if (full || period_ms) {
+      wait_a_little();
+    } else {
+      pthread_cond_wait(&changed, &lock);
+    }
+    if (!period_ms) continue;
+    pthread_mutex_unlock(&lock);
+    pending_drain(simgpu_now_ns());
+    pthread_mutex_lock(&lock);
+  }
+  return NULL;
+}
+
+static void start_worker(void) {
+  pthread_t thread;
+  if (has_worker || pthread_create(&thread, NULL, work, NULL) != 0) return;
+  pthread_detach(thread);
+  has_worker = true;
+}
+
+/* ---- room ------------------------------------------------------------------------------------- */
+
+/* Lock held, given up meanwhile. False if the client has none. */
+static bool obtain(void) {
+  const request_callback ask = request;
+  if (!ask) return false;
+  struct buffer *buffer = calloc(1, sizeof *buffer);
+  pthread_mutex_unlock(&lock);
+  ask(&buffer->start, &buffer->size, &buffer->most_records);
+  pthread_mutex_lock(&lock);
+  if (!buffer->start || !buffer->size) {
+    free(buffer);
+    return current; /* another thread may have been luckier */
+  }
+  if (current) {
+    buffer->next = spare;
+    spare = buffer;
+  } else {
+    current = buffer;
+  }
+  return true;
+}
+
+static bool has_room(size_t bytes) {
+  return current && current->used + bytes <= current->size &&
+         (!current->most_records || current->records < current->most_records);
+}
+
+static bool make_room(size_t bytes) {
+  if (has_room(bytes)) return true;
+  retire_current();
+  if (spare) {
+    current = spare;
+    spare = spare->next;
+  } else if (!obtain()) {
+    return false;
+  }
+  if (has_room(bytes)) return true;
+  retire_current(); /* too small for even one record: given back empty */
+  return false;
+}
+
+static bool is_to_be_dropped(void) {
+  static atomic_ulong records;
+  const double share = simgpu_fault("drop", 0);
+  return share > 0 && ++records % (unsigned long)(1 / share) == 0;
+}
+
+/* With `names_freed` a record's name lives as long as its buffer, no longer. */
+static void move_name(struct record *record) {
+  uint32_t kind;
+  uint64_t text;
+  memcpy(&kind, record->bytes, sizeof kind);
+  if (kind != CUPTI_ABI_KIND_CONCURRENT_KERNEL && kind != CUPTI_ABI_KIND_KERNEL) return;
+  memcpy(&text, record->bytes + CUPTI_ABI_KERNEL_NAME, sizeof text);
+  if (!text || simgpu_fault("names_freed", 0) == 0) return;
+  const size_t size = strlen((const char *)(uintptr_t)text) + 1;
+  struct name *name = malloc(sizeof *name + size);
+  memcpy(name->text, (const char *)(uintptr_t)text, size);
+  name->next = current->names;
+  current->names = name;
+  PUT(record, KERNEL_NAME, (uintptr_t)name->text);
+}
+
+void buffer_put(const struct record *record) {
+  struct record own = *record;
+  pthread_mutex_lock(&lock);
+  if (is_to_be_dropped() || !make_room(own.size)) {
+    dropped++;
+  } else {
+    move_name(&own);
+    memcpy(current->start + current->used, own.bytes, own.size);
+    current->used += own.size;
+    current->records++;
+  }
+  pthread_mutex_unlock(&lock);
+}
+
+bool buffer_has_client(void) { return request; }
+
+void buffer_flush(void) {
+  const bool late = simgpu_fault("late_flush", 0) > 0;
+  pthread_mutex_lock(&lock);
+  retire_current();
+  if (!late) {
+    deliver(true);
+    /* Nothing may be under way any more when a flush returns. */
+    while (delivering && !is_delivering) pthread_cond_wait(&changed, &lock);
+  }
+  pthread_mutex_unlock(&lock);
+}
+
+void buffer_reset(void) {
+  pthread_mutex_lock(&lock);
+  while (spare) { /* given back as they came */
+    retire_current();
+    current = spare;
+    spare = spare->next;
+  }
+  retire_current();
+  deliver(true);
+  request = NULL;
+  complete = NULL;
+  period_ms = 0;
+  dropped = 0;
+  pthread_mutex_unlock(&lock);
+}
+
+void buffer_take_full_ones_every(uint32_t milliseconds) {
+  pthread_mutex_lock(&lock);
+  period_ms = milliseconds;
+  pthread_cond_broadcast(&changed);
+  pthread_mutex_unlock(&lock);
+}
+
+SIMGPU_EXPORT int cuptiActivityRegisterCallbacks(request_callback on_request,
+                                                 complete_callback on_complete) {
+  if (!on_request || !on_complete) return CUPTI_ABI_RESULT_INVALID_PARAMETER;
+  pthread_mutex_lock(&lock);
+  request = on_request;
+  complete = on_complete;
+  start_worker();
+  pthread_mutex_unlock(&lock);
+  return CUPTI_ABI_RESULT_SUCCESS;
+}
+
+SIMGPU_EXPORT int cuptiActivityGetNumDroppedRecords(void *context, uint32_t stream,
+                                                    size_t *count) {
+  (void)context, (void)stream;
+  if (!count) return CUPTI_ABI_RESULT_INVALID_PARAMETER;
+  pthread_mutex_lock(&lock);
+  *count = dropped;
+  dropped = 0;
+  pthread_mutex_unlock(&lock);
+  return CUPTI_ABI_RESULT_SUCCESS;
+}

@@ -1,0 +1,167 @@
+/* From calls to kernels: one for each communicator of a group. */
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "../core/graph.h"
+#include "../core/kernel.h"
+#include "comm.h"
+#include "error.h"
+#include "fault.h"
+#include "model.h"
+
+/* Of the simulated libcuda: CUlaunchConfig, and what NCCL calls. */
+struct launch_config {
+  unsigned grid[3], block[3], shared_bytes;
+  void *stream, *attributes;
+  unsigned attribute_count;
+};
+int cuLaunchKernelEx(const struct launch_config *config, void *function, void **parameters,
+                     void **extra);
+int cuMemcpyAsync(uint64_t to, uint64_t from, size_t bytes, void *stream);
+
+static nccl_result launch_kernel(const struct plan *plan, nccl_stream stream) {
+  size_t bytes = 0;
+  for (int i = 0; i < plan->count; i++) {
+    bytes += model_bytes(&plan->tasks[i], plan->comm->ranks);
+  }
+  const char *name = model_kernel_name(&plan->tasks[0], plan->comm->ranks);
+  const struct launch_config config = {
+      .grid = {model_channels(bytes), 1, 1},
+      .block = {544, 1, 1},
+      .shared_bytes = 82240,
+      .stream = stream,
+  };
+  const int error = cuLaunchKernelEx(&config, simgpu_kernel_named(name), NULL, NULL);
+  if (error != SIMGPU_OK) {
+    return fail(NCCL_UNHANDLED_CUDA_ERROR, "cuLaunchKernelEx returns %d", error);
+  }
+  return NCCL_SUCCESS;
+}
+
+static nccl_result run_plan(struct plan *plan, nccl_stream stream) {
+  simgpu_next_open(&engine_kernel, plan);
+  const nccl_result result = launch_kernel(plan, stream);
+  /* Captured, it lives as long as its graph: as the process, that is. */
+  if (result != NCCL_SUCCESS || plan->submitted) {
+    plan_unref(plan);
+  }
+  return result;
+}
+
+/* ---- streams --------------------------------------------------------------------------------- */
+
+static void let_wait(struct simgpu_stream *later, struct simgpu_stream *earlier) {
+  struct simgpu_event *event;
+  if (later != earlier && simgpu_event_create(SIMGPU_EVENT_DISABLE_TIMING, &event) == SIMGPU_OK) {
+    simgpu_event_record(event, earlier);
+    simgpu_stream_wait_event(later, event);
+    simgpu_event_destroy(event);
+  }
+}
+
+static bool is_capturing(struct simgpu_stream *stream) {
+  return simgpu_capture_status(stream, NULL, NULL) != SIMGPU_CAPTURE_NONE;
+}
+
+/* Kernels of one communicator never overlap, whatever their streams: a device has its channels once. */
+static void follow_last_launch(struct nccl_comm *comm, struct simgpu_stream *stream) {
+  if (comm->last_stream && comm->last_stream != stream) {
+    simgpu_stream_wait_event(stream, comm->last_launch);
+  }
+}
+
+static void note_launch(struct nccl_comm *comm, struct simgpu_stream *stream) {
+  if (comm->last_launch ||
+      simgpu_event_create(SIMGPU_EVENT_DISABLE_TIMING, &comm->last_launch) == SIMGPU_OK) {
+    simgpu_event_record(comm->last_launch, stream);
+    comm->last_stream = stream;
+  }
+}
+
+static nccl_result launch_between(struct plan *plan, const nccl_stream *handles, int count) {
+  struct nccl_comm *comm = plan->comm;
+  struct simgpu_stream *first = simgpu_stream_of(handles[0]);
+  if (!first) {
+    return fail(NCCL_INVALID_ARGUMENT, "the stream is none");
+  }
+  const bool captured = is_capturing(first);
+  if (!captured) {
+    follow_last_launch(comm, first);
+  }
+  for (int i = 1; i < count; i++) {
+    let_wait(first, simgpu_stream_of(handles[i]));
+  }
+  const nccl_result result = run_plan(plan, handles[0]);
+  for (int i = 1; i < count; i++) {
+    let_wait(simgpu_stream_of(handles[i]), first);
+  }
+  if (!captured && result == NCCL_SUCCESS) {
+    note_launch(comm, first);
+  }
+  return result;
+}
+
+/* Each stream once, in the order of first use. */
+static int collect_streams(const struct task *tasks, int count, nccl_stream *streams) {
+  int found = 0;
+  for (int i = 0; i < count; i++) {
+    int at = 0;
+    while (at < found && streams[at] != tasks[i].stream) {
+      at++;
+    }
+    if (at == found) {
+      streams[found++] = tasks[i].stream;
+    }
+  }
+  return found;
+}
+
+/* ---- plans ------------------------------------------------------------------------------------ */
+
+/* One rank alone: a copy on the device, and no kernel. */
+static nccl_result copy_alone(const struct task *task) {
+  if (task->from == task->to) {
+    return NCCL_SUCCESS;
+  }
+  const int error =
+      cuMemcpyAsync((uintptr_t)task->to, (uintptr_t)task->from, task_bytes(task), task->stream);
+  if (error != SIMGPU_OK) {
+    return fail(NCCL_UNHANDLED_CUDA_ERROR, "cuMemcpyAsync returns %d", error);
+  }
+  return NCCL_SUCCESS;
+}
+
+static struct plan *make_plan(struct nccl_comm *comm, const struct task *tasks, int count) {
+  struct plan *plan = malloc(sizeof *plan + (size_t)count * sizeof *tasks);
+  *plan = (struct plan){.comm = comm, .references = 1};
+  for (int transfers = 0; transfers < 2; transfers++) {
+    for (int i = 0; i < count; i++) {
+      if (task_is_transfer(&tasks[i]) == transfers) {
+        plan->tasks[plan->count++] = tasks[i];
+      }
+    }
+  }
+  return plan;
+}
+
+nccl_result launch(struct nccl_comm *comm, const struct task *tasks, int count) {
+  nccl_result result = NCCL_SUCCESS;
+  if (fault_is_missing(comm->rank, comm->issued++)) {
+    return NCCL_SUCCESS;
+  }
+  fault_be_late(comm->rank);
+  const int before = simgpu_device_current();
+  simgpu_device_set_current(comm->device); /* the default stream is a device's */
+  if (comm->ranks == 1 && !task_is_transfer(&tasks[0]) && !tasks[0].reduction.scales) {
+    for (int i = 0; i < count && result == NCCL_SUCCESS; i++) {
+      result = copy_alone(&tasks[i]);
+    }
+  } else {
+    nccl_stream streams[count];
+    const int stream_count = collect_streams(tasks, count, streams);
+    result = launch_between(make_plan(comm, tasks, count), streams, stream_count);
+  }
+  simgpu_device_set_current(before);
+  return result;
+}

@@ -1,0 +1,39 @@
+// What Python needs beyond torch.Stream, torch.Event and torch.accelerator.
+#include <torch/csrc/utils/pybind.h>
+
+#include "graph.h"
+#include "graph_object.h"
+#include "launch.h"
+#include "runtime.h"
+
+namespace simcuda {
+void register_operators();
+}
+
+PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
+  using namespace simcuda;
+  register_operators();
+  using Release = py::call_guard<py::gil_scoped_release>;
+  m.def("device_count", &device_count);
+  m.def("current_device", &current_device);
+  m.def("set_device", [](int device) { exchange_device(device); });
+  m.def("capturing", &capturing);
+  m.def("stream_handle", [](int device, int64_t id) {
+    return (uintptr_t)handle_of(c10::Stream(c10::Stream::UNSAFE, c10::Device(kType, device), id));
+  });
+  m.def("kernel_names", [](const std::string &op, bool low, int64_t row, bool scalar) {
+    OpFacts facts;
+    facts.op = op;
+    facts.row = row;
+    facts.scalar = scalar;
+    if (low) facts.type = {"N3c108BFloat16E", 2, true};
+    return kernel_names(facts);
+  });
+  py::class_<Graph>(m, "Graph")
+      .def(py::init<>())
+      .def("capture_begin", &Graph::capture_begin, Release())
+      .def("capture_end", &Graph::capture_end, Release())
+      .def("replay", &Graph::replay, Release())
+      .def("reset", &Graph::reset, Release())
+      .def_property_readonly("calls", &Graph::calls);
+}
