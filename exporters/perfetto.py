@@ -1,8 +1,8 @@
 """Writes a capture as a native Perfetto trace: TrackEvent protobuf for ui.perfetto.dev.
 
-A process per rank with its threads, and tracks for steps and collectives. On each track events
-nest; those that overlap without nesting go on lanes of their own. Field numbers are those of
-perfetto_trace.proto; tests parse the file with the `perfetto` package's classes.
+A process per rank with its threads, tracks for steps and collectives, and one per GPU stream. On
+each track events nest; those that overlap without nesting go on lanes of their own. Field numbers
+are those of perfetto_trace.proto; tests parse the file with the `perfetto` package's classes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import gzip
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, cast
 
@@ -21,7 +21,9 @@ import gputap
 from gputap.exporters import protobuf as pb
 from gputap.exporters.flows import forward_backward
 from gputap.exporters.nesting import Ints, lanes, nest
-from gputap.exporters.perfetto_encode import Annotation, Slices, Track, encode_track
+from gputap.exporters.perfetto_encode import Annotation, Slices, Track
+from gputap.exporters.perfetto_gpu import Gpus, with_calls
+from gputap.exporters.perfetto_writer import Writer
 from gputap.exporters.source import NULL, CaptureSource, Columns, Text, WithSteps, read
 from gputap.exporters.span_tree import RECORDED_ONLY, STEP_COLUMNS
 from gputap.profiler.errors import ExportError
@@ -42,8 +44,6 @@ _STEP_FIGURES: Final = tuple(n for n in STEP_COLUMNS if n.endswith("_ns") and n 
 
 _REALTIME: Final = 1
 _BOOTTIME: Final = 6
-_FIRST_FREE_ID: Final = 1 << 22
-"""The kernel gives out no pid above; used where two ranks have the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,50 +52,14 @@ class PerfettoResult:
 
     path: str
     slices: int
-    """On all tracks: events, steps, collectives."""
+    """On all tracks: events, CUDA calls, steps, collectives, the GPUs' work."""
     events: int
     """Recorded events among them."""
     lanes: int
     """Extra tracks for events that overlap without nesting."""
     flows: int
-    """Arrows from a forward operator to its autograd node."""
+    """Arrows from a forward operator to its autograd node, and from a CUDA call to its work."""
     bytes: int
-
-
-@dataclass(slots=True)
-class _Writer:
-    """The open file, the ids given out, and what was written."""
-
-    file: IO[bytes]
-    slices: int = 0
-    events: int = 0
-    lanes: int = 0
-    flows: int = 0
-    sequence: int = 1
-    """1 is the one of descriptors and clocks."""
-    uuid: int = 0
-    pids: set[int] = field(default_factory=set)
-
-    def track(self) -> Track:
-        self.sequence += 1
-        self.uuid += 1
-        return Track(self.sequence, self.uuid)
-
-    def own_id(self, wanted: int) -> int:
-        """`wanted`, or a number no process or thread has where it is taken or unknown."""
-        chosen = wanted
-        if wanted <= 0 or wanted in self.pids:
-            chosen = max(_FIRST_FREE_ID, *self.pids, 0) + 1
-        self.pids.add(chosen)
-        return chosen
-
-    def describe(self, descriptor: bytes) -> None:
-        self.file.write(pb.data(1, pb.uint(10, 1) + pb.data(60, descriptor)))
-
-    def draw(self, track: Track, slices: Slices) -> None:
-        for chunk in encode_track(track, slices):
-            self.file.write(chunk)
-        self.slices += len(slices.start_ns)
 
 
 def export_perfetto(
@@ -135,15 +99,15 @@ def export_perfetto(
 
 def _write(
     capture: CaptureSource, ranks: list[RankManifest], raw: IO[bytes], *, compressed: bool
-) -> _Writer:
+) -> Writer:
     if not compressed:
         return _write_plain(capture, ranks, raw)
     with gzip.GzipFile("", "wb", 1, raw, mtime=0) as packed:
         return _write_plain(capture, ranks, cast("IO[bytes]", packed))
 
 
-def _write_plain(capture: CaptureSource, ranks: list[RankManifest], file: IO[bytes]) -> _Writer:
-    writer = _Writer(file)
+def _write_plain(capture: CaptureSource, ranks: list[RankManifest], file: IO[bytes]) -> Writer:
+    writer = Writer(file)
     capture = WithSteps(capture)
     file.write(_clock_snapshot(capture.manifest.created_ns))
     for one in ranks:
@@ -163,7 +127,7 @@ def _clock_snapshot(now_ns: int) -> bytes:
     return pb.data(1, pb.uint(8, now_ns) + pb.uint(10, 1) + pb.data(6, b"".join(clocks)))
 
 
-def _write_rank(writer: _Writer, capture: CaptureSource, rank: RankManifest) -> None:
+def _write_rank(writer: Writer, capture: CaptureSource, rank: RankManifest) -> None:
     process = writer.track()
     pid = writer.own_id(rank.pid)
     name = f"rank {rank.rank} {rank.host} {rank.pid or ''}".strip()
@@ -174,21 +138,14 @@ def _write_rank(writer: _Writer, capture: CaptureSource, rank: RankManifest) -> 
     order = pb.uint(11, 3)  # children in the order of sibling_order_rank
     writer.describe(pb.uint(1, process.uuid) + pb.text(2, name) + pb.data(3, descriptor) + order)
     _draw_steps(writer, capture, rank, process)
-    _draw_threads(writer, capture, rank, process, pid)
+    gpus = Gpus(capture, rank)
+    _draw_threads(writer, capture, rank, process, pid, gpus)
+    gpus.draw(writer, process)
+    writer.flows += gpus.flows
     _draw_collectives(writer, capture, rank, process)
 
 
-def _child(writer: _Writer, parent: Track, name: str, place: int) -> Track:
-    track = writer.track()
-    writer.describe(
-        pb.uint(1, track.uuid) + pb.uint(5, parent.uuid) + pb.text(2, name) + pb.uint(12, place)
-    )
-    return track
-
-
-def _draw_steps(
-    writer: _Writer, capture: CaptureSource, rank: RankManifest, process: Track
-) -> None:
+def _draw_steps(writer: Writer, capture: CaptureSource, rank: RankManifest, process: Track) -> None:
     steps = read(capture, "steps", STEP_COLUMNS, rank.rank)
     if not len(steps):
         return
@@ -203,11 +160,11 @@ def _draw_steps(
         Text(np.arange(len(steps)), names), "step",
         (*figures, Annotation("recorded", text=Text(recorded.astype(np.int64), ("no", "yes")))),
     )  # fmt: skip
-    _draw_on_lanes(writer, process, "steps", 0, slices)
+    writer.draw_on_lanes(process, "steps", 0, slices)
 
 
 def _draw_collectives(
-    writer: _Writer, capture: CaptureSource, rank: RankManifest, process: Track
+    writer: Writer, capture: CaptureSource, rank: RankManifest, process: Track
 ) -> None:
     table = read(capture, "collectives", _COLLECTIVES, rank.rank)
     if not len(table):
@@ -221,27 +178,24 @@ def _draw_collectives(
         table.start_ns, table.end_ns, np.zeros(len(table), np.int64), table.texts["op"],
         "collective", tuple(annotations),
     )  # fmt: skip
-    _draw_on_lanes(writer, process, "collectives", 1, slices)
-
-
-def _draw_on_lanes(writer: _Writer, process: Track, name: str, place: int, slices: Slices) -> None:
-    """Draw slices that never nest: each lane holds a row of them one after the other."""
-    lane = lanes(slices.start_ns, slices.end_ns)
-    for number in range(int(lane.max()) + 1):
-        rows = np.flatnonzero(lane == number)
-        title = name if number == 0 else f"{name} (overlap {number})"
-        track = _child(writer, process, title, place)
-        writer.draw(track, slices.take(rows, np.zeros(len(rows), np.int64)))
-        writer.lanes += number > 0
+    writer.draw_on_lanes(process, "collectives", 1, slices)
 
 
 def _draw_threads(
-    writer: _Writer, capture: CaptureSource, rank: RankManifest, process: Track, pid: int
+    writer: Writer,
+    capture: CaptureSource,
+    rank: RankManifest,
+    process: Track,
+    pid: int,
+    gpus: Gpus,
 ) -> None:
     events = read(capture, "events", _EVENTS, rank.rank)
     writer.events += len(events)
     outgoing, incoming = forward_backward(events, rank.rank)
     writer.flows += int((outgoing != 0).sum())
+    events = with_calls(events, gpus.calls)
+    outgoing = np.concatenate([outgoing, gpus.calls_out])
+    incoming = np.concatenate([incoming, np.zeros(len(gpus.calls), np.int64)])
     names = _thread_names(capture, rank)
     tids = events.ints["tid"]
     order = np.argsort(tids, kind="stable")
@@ -253,13 +207,13 @@ def _draw_threads(
         for number, slices in enumerate(_nested(events, rows, outgoing, incoming)):
             track = thread
             if number:
-                track = _child(writer, process, f"{name} {tid} (overlap {number})", place + 2)
+                track = writer.child(process, f"{name} {tid} (overlap {number})", place + 2)
                 writer.lanes += 1
             writer.draw(track, slices)
 
 
 def _thread(
-    writer: _Writer, process: Track, pid: int, tid: int, name: str, place: int, *, is_main: bool
+    writer: Writer, process: Track, pid: int, tid: int, name: str, place: int, *, is_main: bool
 ) -> Track:
     track = writer.track()
     # The main thread's id is the process's; it is taken already, by that process.

@@ -198,11 +198,15 @@ def write_events(
     *,
     rank: int = 0,
     manifest: RankManifest | None = None,
+    **more: Sequence[dict[str, Any]],
 ) -> Capture:
-    """A capture with exactly these events."""
+    """A capture with exactly these events, and with rows of other tables by their names."""
     with CaptureWriter(path, job=JOB, created_ns=START_NS, source="demo") as writer:
         writer.set_rank(manifest or RankManifest(rank=rank, host="host0", pid=main_tid(rank)))
         writer.write("events", events_table(rows), rank=rank)
+        for name, of_table in more.items():
+            table = next(t for t in schema.TABLES if t.name == name)
+            writer.write(name, table_of(table, of_table), rank=rank)
     return Capture.open(path)
 
 

@@ -71,7 +71,7 @@ RULES: Final[tuple[tuple[Category, str], ...]] = (
         r"^triton_\w+_fused_.*(nll_loss|cross_entropy|mse_loss|binary_cross|kl_div|smooth_l1)",
     ),
     (_C.NORM, r"^triton_\w+_fused_.*(layer_norm|rms_norm|batch_norm|group_norm)"),
-    # RMSNorm is decomposed into a mean of squares and a reciprocal root; plain variance is norm too.
+    # RMSNorm is decomposed into a mean of squares and a reciprocal root; a variance is a norm's.
     (_C.NORM, r"^triton_(red|per|poi)_fused_.*(mean.*rsqrt|var_mean|rsqrt.*mean)"),
     (_C.SOFTMAX, r"^triton_\w+_fused_.*softmax"),
     (_C.EMBEDDING, r"^triton_\w+_fused_.*embedding"),
@@ -92,7 +92,7 @@ RULES: Final[tuple[tuple[Category, str], ...]] = (
         r"\bmoe|_moe|moe_|fused_moe|topk_?gating|expert|grouped_topk|router_gemm|moesum|"
         r"ep_scatter|ep_gather|deepep|permute_tokens|token_permut|moealign|routing",
     ),
-    # The KV cache and rotary positions before attention (paged_..._cache) and embedding (rotary_...).
+    # The KV cache and rotary positions before attention (`paged_`) and embedding (`rotary_`).
     (
         _C.ROPE_KV_CACHE,
         r"rotary|\brope|_rope|rope_|reshape_and_cache|kv_?cache(?!datatype)(?!.*attention)|"
@@ -214,7 +214,8 @@ RULES: Final[tuple[tuple[Category, str], ...]] = (
         r"mul_kernel|fused_add|residual|upsample|interpol|grid_sampl|lerp|pow_|exp_|log_|"
         r"foreach|apply_|threshold|scal_kernel|axpy|clamp_position|resolve_future|"
         r"cast_|convert|for_each|addcmul|"
-        r"transform_kernel|tensor_apply|softcap|add_mul|element_wise",
+        r"transform_kernel|tensor_apply|softcap|add_mul|element_wise|"
+        r"cudnn::ops|tensor_kernel|packedtensor",
     ),
 )
 

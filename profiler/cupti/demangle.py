@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any, Final
 
 from gputap.profiler.cupti import itanium
+from gputap.profiler.cupti.itanium_cursor import Unreadable
 
 MAX_MANGLED: Final = 1 << 14
 """Longer names stay as they are; the agent cuts them off here."""
@@ -28,7 +29,7 @@ def demangle(name: str) -> str:
         return name
     try:
         own = itanium.demangled(name)
-    except (itanium.Unreadable, RecursionError):
+    except (Unreadable, RecursionError):
         few = name.count("S") + name.count("T") <= _FEW_REFERENCES
         return (_by_system(name) or name) if few else name
     return _by_system(name) or own

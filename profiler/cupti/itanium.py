@@ -1,7 +1,7 @@
 """C++ names as the compiler wrote them, read back: the part of the Itanium ABI that kernels use.
 
-The system's `__cxa_demangle` refuses names of more than 1,024 characters, which those of CUTLASS and
-FlashAttention easily have, and there is no bound to what it makes of a hostile one: 272 characters
+The system's `__cxa_demangle` refuses names of more than 1,024 characters, which those of CUTLASS
+and FlashAttention easily have, and nothing bounds what it makes of a hostile one: 272 characters
 become 400 MB. Here every text that is made counts against a budget. Written the way
 `__cxa_demangle` writes, which the tests compare.
 """
@@ -10,42 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
+from gputap.profiler.cupti.itanium_cursor import MAX_DEPTH, Cursor, Type, Types, Unreadable
 from gputap.profiler.cupti.itanium_words import BINARY, BUILTIN, D_BUILTIN, OPERATORS, STD, UNARY
-
-MAX_MADE: Final = 1 << 22
-"""Characters of all texts made on the way. Real names of 16 KB need a quarter of it."""
-
-MAX_TEXT: Final = 1 << 17
-"""Characters of the result."""
-
-MAX_DEPTH: Final = 100
-"""Types within types; each takes some of Python's own stack."""
-
-
-class Unreadable(Exception):
-    """It is no mangled name, uses something that is not known here, or exceeds the budget."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Type:
-    """A type around a place for a name: `int (*` and `)(float)`."""
-
-    left: str
-    right: str = ""
-    wraps: str = ""
-    """`function` or `array`: a pointer to it goes inside."""
-    pack: tuple[_Type, ...] | None = None
-    """What it stands for, if that is any number of types or values."""
-
-    @property
-    def text(self) -> str:
-        return self.left + self.right
-
-
-_Types: TypeAlias = list[_Type]
 
 
 def demangled(name: str) -> str:
@@ -60,23 +28,19 @@ def _clones(suffix: str) -> list[str]:
     return re.findall(r"\.[A-Za-z_]+(?:\.\d+)*|\.\d+", suffix)
 
 
-class _Reader:
+class _Reader(Cursor):
     """A recursive descent over one name."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
-        self._at = 2
+        super().__init__(name)
         self._depth = 0
-        self._made = 0
-        self._seen: _Types = []
+        self._seen: Types = []
         """What S_, S0_, ... stand for."""
-        self._arguments: _Types = []
+        self._arguments: Types = []
         """What T_, T0_, ... stand for."""
         self._pack_index: int | None = None
         self._pack_sizes: list[int] = []
         self._in_lambda = 0
-
-    # ------------------------------------------------------------------------------ characters
 
     def whole(self) -> str:
         """The text of all of the name."""
@@ -86,59 +50,6 @@ class _Reader:
             raise Unreadable(f"{rest[:20]!r} is left")
         # `.kd` is what AMD calls the descriptor of a kernel.
         return text + "".join(f" [clone {part}]" for part in _clones(rest.removesuffix(".kd")))
-
-    def _peek(self, length: int = 1) -> str:
-        return self._name[self._at : self._at + length]
-
-    def _eat(self, word: str) -> bool:
-        if self._name.startswith(word, self._at):
-            self._at += len(word)
-            return True
-        return False
-
-    def _need(self, word: str) -> None:
-        if not self._eat(word):
-            raise Unreadable(f"{word!r} expected at {self._at}")
-
-    def _digits(self, alphabet: str = "0123456789") -> str:
-        start = self._at
-        while self._at < len(self._name) and self._name[self._at] in alphabet:
-            self._at += 1
-        if self._at - start > 9:
-            raise Unreadable("a number without end")
-        return self._name[start : self._at]
-
-    def _sequence(self, base: int = 10) -> int:
-        """`_` is 0, `0_` is 1, ..."""
-        digits = self._digits("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:base])
-        self._need("_")
-        return int(digits, base) + 1 if digits else 0
-
-    def _made_text(self, text: str) -> str:
-        """Count a text that was made. Raises Unreadable when it is too much."""
-        self._made += len(text)
-        if len(text) > MAX_TEXT or self._made > MAX_MADE:
-            raise Unreadable("it would be too long")
-        return text
-
-    def _type_of(self, left: str, right: str = "", wraps: str = "") -> _Type:
-        self._made_text(left)
-        self._made_text(right)
-        return _Type(left, right, wraps)
-
-    def _until(self, read: Callable[[], _Type], end: str = "E") -> _Types:
-        """Read until `end`, packs replaced by what is in them."""
-        found: _Types = []
-        while not self._eat(end):
-            before = self._at
-            one = read()
-            found += one.pack if one.pack is not None else [one]
-            if self._at == before:
-                raise Unreadable("nothing was read")
-        return found
-
-    def _joined(self, types: _Types) -> str:
-        return self._made_text(", ".join(one.text for one in types))
 
     # ----------------------------------------------------------------------------------- names
 
@@ -165,7 +76,7 @@ class _Reader:
         return self._made_text(text)
 
     def _parameters(self, ended: Callable[[], bool]) -> str:
-        types: _Types = []
+        types: Types = []
         while not ended():
             one = self._type()
             types += one.pack if one.pack is not None else [one]
@@ -187,7 +98,7 @@ class _Reader:
         if self._peek() != "I":
             return name, False, ""
         if is_new:
-            self._seen.append(_Type(name))
+            self._seen.append(Type(name))
         return self._with_arguments(name, top), True, ""
 
     def _nested(self, top: bool) -> tuple[str, bool, str]:
@@ -209,7 +120,7 @@ class _Reader:
                 part, last, returns = self._component(name, last)
                 name = self._made_text(f"{name}::{part}" if name else part)
             if is_new and self._peek() != "E":
-                self._seen.append(_Type(name))
+                self._seen.append(Type(name))
         return name, returns, suffix
 
     def _with_arguments(self, name: str, top: bool) -> str:
@@ -295,23 +206,23 @@ class _Reader:
 
     # ------------------------------------------------------------------- substitutions, templates
 
-    def _substitution(self) -> _Type:
+    def _substitution(self) -> Type:
         self._need("S")
         known = STD.get(self._peek())
         if known:
             self._at += 1
-            return _Type(known)
+            return Type(known)
         index = self._sequence(36)
         if index >= len(self._seen):
             raise Unreadable("a reference to nothing")
         return self._seen[index]
 
-    def _parameter(self) -> _Type:
+    def _parameter(self) -> Type:
         """`T_`: an argument of the template around it."""
         self._need("T")
         index = self._sequence()
         if self._in_lambda:
-            return _Type(f"auto:{index + 1}")
+            return Type(f"auto:{index + 1}")
         if index >= len(self._arguments):
             raise Unreadable("a template parameter of no template")
         found = self._arguments[index]
@@ -326,18 +237,18 @@ class _Reader:
 
     def _template_arguments(self, top: bool) -> str:
         self._need("I")
-        arguments: _Types = []
+        arguments: Types = []
         if top:  # a later argument may refer to one before it
             self._arguments = arguments
         while not self._eat("E"):
             arguments.append(self._argument())
-        flat: _Types = []
+        flat: Types = []
         for one in arguments:
             flat += one.pack if one.pack is not None else [one]
         text = self._joined(flat)
         return f"<{text} >" if text.endswith(">") else f"<{text}>"
 
-    def _argument(self) -> _Type:
+    def _argument(self) -> Type:
         if self._peek() == "L":
             return self._literal()
         if self._eat("Tn"):  # the type of a value is written before it since Clang 18
@@ -354,10 +265,10 @@ class _Reader:
             return found
         if self._eat("J") or self._eat("I"):  # I is how old compilers wrote J
             pack = tuple(self._until(self._argument))
-            return _Type(self._joined(list(pack)), pack=pack)
+            return Type(self._joined(list(pack)), pack=pack)
         return self._type()
 
-    def _literal(self) -> _Type:
+    def _literal(self) -> Type:
         self._need("L")
         if self._eat("_Z") or self._eat("Z"):
             text = self._encoding()
@@ -371,9 +282,9 @@ class _Reader:
         value = self._name[self._at : end].replace("n", "-", 1)
         self._at = end + 1
         if not value:
-            return _Type(kind)
+            return Type(kind)
         if letter == "b" and value in ("0", "1"):
-            return _Type("true" if value == "1" else "false")
+            return Type("true" if value == "1" else "false")
         suffix = {"i": "", "j": "u", "l": "l", "m": "ul", "x": "ll", "y": "ull"}.get(letter)
         if suffix is None and letter in "fde":
             return self._type_of(f"({kind})[{value}]")
@@ -381,7 +292,7 @@ class _Reader:
 
     # ----------------------------------------------------------------------------------- types
 
-    def _type(self) -> _Type:
+    def _type(self) -> Type:
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise Unreadable("too deep")
@@ -389,16 +300,14 @@ class _Reader:
         self._depth -= 1
         return found
 
-    def _type_here(self) -> _Type:
+    def _type_here(self) -> Type:
         letter = self._peek()
         if letter in BUILTIN and letter:
             self._at += 1
-            return _Type(BUILTIN[letter])
+            return Type(BUILTIN[letter])
         if letter == "D":
-            found = self._d_type()
-            if found is not None:
-                return found
-        elif letter == "S" and self._peek(2) != "St":
+            return self._d_type()
+        if letter == "S" and self._peek(2) != "St":
             found = self._substitution()
             if self._peek() != "I":
                 return found
@@ -413,53 +322,55 @@ class _Reader:
         self._seen.append(found)
         return found
 
-    def _compound(self, letter: str) -> _Type:
-        if letter in "rVK" and letter:
-            return self._qualified()
-        for mark, word in (("P", "*"), ("R", "&"), ("O", "&&")):
-            if self._eat(mark):
-                return self._each(self._type(), lambda inner, word=word: self._pointer(inner, word))
-        if self._eat("C"):
-            return self._type_of(self._type().text + " _Complex")
-        if self._eat("U"):
-            word = self._source_name()
-            if self._peek() == "I":
-                word += self._template_arguments(False)
-            inner = self._type()
-            return self._type_of(f"{inner.left} {word}", inner.right)
-        if letter == "F":
-            return self._function()
-        if self._eat("A"):
-            return self._array()
-        if self._eat("M"):
-            return self._member()
+    def _compound(self, letter: str) -> Type:
+        if letter and letter in _COMPOUND:
+            return _COMPOUND[letter](self)
         if letter == "T" and self._peek(2) not in ("Ts", "Tu", "Te"):
-            found = self._parameter()
-            if self._peek() != "I":
-                return found
-            self._seen.append(found)
-            return self._type_of(found.text + self._template_arguments(False))
+            return self._parameter_type()
         for mark in ("Ts", "Tu", "Te"):
             self._eat(mark)
         return self._type_of(self._whole_name()[0])
 
-    def _each(self, inner: _Type, change: Callable[[_Type], _Type]) -> _Type:
+    def _parameter_type(self) -> Type:
+        found = self._parameter()
+        if self._peek() != "I":
+            return found
+        self._seen.append(found)
+        return self._type_of(found.text + self._template_arguments(False))
+
+    def _reference(self) -> Type:
+        word = {"P": "*", "R": "&", "O": "&&"}[self._take()]
+        return self._each(self._type(), lambda inner: self._pointer(inner, word))
+
+    def _complex(self) -> Type:
+        self._take()
+        return self._type_of(self._type().text + " _Complex")
+
+    def _vendor_qualified(self) -> Type:
+        self._take()
+        word = self._source_name()
+        if self._peek() == "I":
+            word += self._template_arguments(False)
+        inner = self._type()
+        return self._type_of(f"{inner.left} {word}", inner.right)
+
+    def _each(self, inner: Type, change: Callable[[Type], Type]) -> Type:
         """What becomes of a type, or of each of a pack."""
         if inner.pack is None:
             return change(inner)
         pack = tuple(change(one) for one in inner.pack)
-        return _Type(self._joined(list(pack)), pack=pack)
+        return Type(self._joined(list(pack)), pack=pack)
 
-    def _pointer(self, inner: _Type, word: str) -> _Type:
+    def _pointer(self, inner: Type, word: str) -> Type:
         if not inner.wraps:
             if inner.left.endswith("&") and word != "*":
                 # A reference to a reference: && stays only on &&.
                 both = inner.left.endswith("&&") and word == "&&"
-                return _Type(inner.left.rstrip("&") + ("&&" if both else "&"), inner.right)
+                return Type(inner.left.rstrip("&") + ("&&" if both else "&"), inner.right)
             return self._type_of(inner.left + word, inner.right)
         return self._type_of(f"{inner.left.rstrip()} ({word}", f"){inner.right}")
 
-    def _qualified(self) -> _Type:
+    def _qualified(self) -> Type:
         words = ""
         for letter, word in (("r", " restrict"), ("V", " volatile"), ("K", " const")):
             words = word + words if self._eat(letter) else words
@@ -469,12 +380,12 @@ class _Reader:
             return self._type_of(inner.left, inner.right + words, inner.wraps)
         return self._each(inner, lambda one: self._with_words(one, words))
 
-    def _with_words(self, one: _Type, words: str) -> _Type:
+    def _with_words(self, one: Type, words: str) -> Type:
         """With `const` and the like behind it, where they are not there already."""
         added = "".join(f" {word}" for word in words.split() if not one.left.endswith(f" {word}"))
         return self._type_of(one.left + added, one.right, one.wraps)
 
-    def _function(self) -> _Type:
+    def _function(self) -> Type:
         self._need("F")
         self._eat("Y")
         result = self._type()
@@ -489,7 +400,8 @@ class _Reader:
         """Whether a function type ends here, maybe by a qualifier of its object."""
         return self._peek() == "E" or self._peek(2) in ("RE", "OE")
 
-    def _array(self) -> _Type:
+    def _array(self) -> Type:
+        self._take()
         size = self._digits()
         if not size and self._peek() != "_":
             size = self._expression()
@@ -497,18 +409,19 @@ class _Reader:
         inner = self._type()
         return self._type_of(inner.left, f" [{size}]{inner.right.lstrip()}", "array")
 
-    def _member(self) -> _Type:
+    def _member(self) -> Type:
+        self._take()
         scope, inner = self._type(), self._type()
         if inner.wraps:
             return self._type_of(f"{inner.left}({scope.text}::*", f"){inner.right}")
         return self._type_of(f"{inner.left} {scope.text}::*", inner.right)
 
-    def _d_type(self) -> _Type | None:
+    def _d_type(self) -> Type:
         """Types that begin with D. Those of a word of their own are never referred to."""
         word = D_BUILTIN.get(self._peek(2))
         if word:
             self._at += 2
-            return _Type(word)
+            return Type(word)
         if self._eat("Dp"):
             return self._expansion()
         if self._eat("DF"):
@@ -516,7 +429,7 @@ class _Reader:
             end = "b" if self._eat("b") else "x" if self._eat("x") else ""
             if not end:
                 self._need("_")
-            return _Type("std::bfloat16_t" if end == "b" else f"_Float{bits}{end}")
+            return Type("std::bfloat16_t" if end == "b" else f"_Float{bits}{end}")
         if self._eat("Dv"):
             size = self._digits() if self._peek() != "_" else ""
             self._need("_")
@@ -537,7 +450,7 @@ class _Reader:
             return found
         raise Unreadable(f"unknown type at {self._at}")
 
-    def _expansion(self) -> _Type:
+    def _expansion(self) -> Type:
         """A pattern once for each type of the packs in it."""
         start, outer, sizes = self._at, self._pack_index, self._pack_sizes
         self._pack_index, self._pack_sizes = None, []
@@ -557,7 +470,7 @@ class _Reader:
             pack.append(self._type())
             del self._seen[seen:]
         self._at, self._pack_index = end, outer
-        found = _Type(self._joined(pack), pack=tuple(pack))
+        found = Type(self._joined(pack), pack=tuple(pack))
         self._seen.append(found)
         return found
 
@@ -618,9 +531,25 @@ class _Reader:
         if code == "qu":
             return f"{self._operand()}?{self._operand()} : {self._operand()}"
         function = self._expression()
-        arguments = self._until(lambda: _Type(self._expression()))
+        arguments = self._until(lambda: Type(self._expression()))
         return f"{function}({self._joined(arguments)})"
 
     def _unresolved(self) -> str:
         text = self._source_name()
         return text + self._template_arguments(False) if self._peek() == "I" else text
+
+
+_COMPOUND: Final[dict[str, Callable[[_Reader], Type]]] = {
+    "r": _Reader._qualified,
+    "V": _Reader._qualified,
+    "K": _Reader._qualified,
+    "P": _Reader._reference,
+    "R": _Reader._reference,
+    "O": _Reader._reference,
+    "C": _Reader._complex,
+    "U": _Reader._vendor_qualified,
+    "F": _Reader._function,
+    "A": _Reader._array,
+    "M": _Reader._member,
+}
+"""What reads a type that begins with a letter."""

@@ -99,6 +99,8 @@ def _words(text: str) -> list[str]:
     for long in _TYPES:
         if f"_{long}" in text and "_" in long:
             return [*_words(text.replace(f"_{long}", "", 1)), long]
+    for two in ("NVLS_TREE", "COLLNET_DIRECT", "COLLNET_CHAIN"):
+        text = text.replace(two, two.replace("_", ""))
     return [word for word in text.split("_") if word]
 
 

@@ -75,10 +75,11 @@ def short_name(name: str) -> str:
         return _tensile(name)
     if not re.search(r"[<(:]", text):
         return _cut(_BOILERPLATE.sub("", text), name)
-    for depth in (9, 3, 2, 1):
-        short = _kernel(without_parameters(text), depth)
+    short = _kernel(without_parameters(text), 9)
+    for depth in (3, 2, 1):
         if len(short) <= MAX_SHORT:
-            return short if depth == 9 else f"{short}~{_checksum(name)}"
+            return short
+        short = f"{_kernel(without_parameters(text), depth)}~{_checksum(name)}"
     return _cut(short, name)
 
 

@@ -102,4 +102,4 @@ SIMGPU_EXPORT int simgpu_initialize(void) {
   }
 }
 
-bool core_is_initialized(void) { return state == STATE_READY; }
+SIMGPU_EXPORT bool simgpu_is_initialized(void) { return state == STATE_READY; }

@@ -76,7 +76,6 @@ extern struct device core_devices[MOST_DEVICES];
 
 /* environment.c */
 uint64_t environment_number(const char *name, uint64_t otherwise);
-bool core_is_initialized(void);
 
 /* device.c: all with the lock held. */
 void device_open_context(int device);

@@ -52,6 +52,8 @@ const struct simgpu_error *simgpu_error_text(int error);
 /* Once per library call: builds the devices on the first. SIMGPU_NO_DRIVER or SIMGPU_NO_DEVICE where
    the environment says so; SIMGPU_INITIALIZATION_ERROR in a child forked after the first success. */
 int simgpu_initialize(void);
+/* Starts nothing; false in a forked child. */
+bool simgpu_is_initialized(void);
 
 /* Time now on the device's clock. */
 uint64_t simgpu_now_ns(void);

@@ -291,3 +291,34 @@ def test_of_a_long_capture_the_newest_events_are_written(
     written = Reader.read(tmp_path / "trace").slices
     steps = [s for s in written if s.category == "step"]
     assert len(steps) == 40
+
+
+def test_gpu_streams_have_tracks_and_arrows_from_the_calls(tmp_path: Path) -> None:
+    call = {"start_ns": START_NS + 100, "duration_ns": 50, "tid": 10_000, "correlation_id": 7}
+    work = {"correlation_id": 7, "device_id": 1, "category": "gemm", "flags": 0}
+    rows = [
+        {"start_ns": START_NS + 400, "stream_id": 7, "kind": "kernel", "bytes": None},
+        {"start_ns": START_NS + 300, "stream_id": 7, "kind": "kernel", "bytes": None},
+        {"start_ns": START_NS + 350, "stream_id": 9, "kind": "memcpy", "bytes": 64},
+        {"start_ns": START_NS + 360, "stream_id": 9, "kind": "sync", "bytes": None},
+    ]
+    named = [{"duration_ns": 60, "short_name": f"k{i}", "name": f"kernel {i}"} for i in range(4)]
+    capture = write_events(
+        tmp_path / "capture",
+        [event(START_NS, 1000, "aten::mm"), event(START_NS + 50, 1, "tiny")],
+        cuda_api=[{**call, "name": "cudaLaunchKernel", "group": "launch"}],
+        device=[work | row | name for row, name in zip(rows, named, strict=True)],
+    )
+    export_perfetto(capture, tmp_path / "trace")
+    reader = Reader.read(tmp_path / "trace")
+    found = {s.name: s for s in reader.slices}
+    assert found["cudaLaunchKernel"].depth == 1
+    assert found["cudaLaunchKernel"].category == "cuda_api"
+    assert found["cudaLaunchKernel"].flows == found["k1"].ended_flows != []
+    assert found["k0"].ended_flows == []
+    assert (found["k0"].track, found["k2"].track) == ("stream 7", "stream 9")
+    assert found["k2"].arguments["bytes"] == 64
+    assert found["k1"].arguments["name"] == "kernel 1"
+    assert (found["k1"].start, found["k1"].end) == (START_NS + 300, START_NS + 360)
+    assert "k3" not in found
+    assert {"GPU 1"} < {track.name for track in reader.tracks.values()}

@@ -8,11 +8,13 @@
 
 namespace simcuda {
 void register_operators();
+void define_process_group(py::module_ &m);
 }
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   using namespace simcuda;
   register_operators();
+  define_process_group(m);
   using Release = py::call_guard<py::gil_scoped_release>;
   m.def("device_count", &device_count);
   m.def("current_device", &current_device);

@@ -61,6 +61,7 @@ def backend() -> ModuleType:
     version = os.environ.get("SIMGPU_CUDA", "13")
     load_global(f"libcudart.so.{version}")
     load_global("libcuda.so.1", required=False)
+    load_global("libnccl.so.2", required=False)
     if os.environ.get("SIMCUDA_CUPTI") != "0":
         load_global(CUPTI[version], required=False)
     return module("simcuda_backend")

@@ -1,0 +1,277 @@
+"""The simulated NCCL: right results, kernels that show who waited for whom, and its faults."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.simgpu import build
+from tests.simgpu.nccl.job import Job, run
+from tests.simgpu.nccl.library import Nccl, NcclError, Result, Type
+
+REDUCED = [kind for kind in Type if kind <= Type.BFLOAT16]
+LONGER_THAN_A_SLOT = 140_001 * 4  # floats; 2 MiB and a bit, so chunks of all ranks overlap
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    try:
+        return build.ensure()
+    except build.CannotBuild as exc:
+        pytest.skip(str(exc))
+
+
+@dataclass(frozen=True)
+class Kernel:
+    name: str
+    start_ns: int
+    end_ns: int
+    correlation_id: int
+    kind: str
+
+
+def logged(path: Path) -> list[Kernel]:
+    """The operations of a truth log, which ends with zeros if its process was killed."""
+    text = path.read_bytes().rstrip(b"\0").decode()
+    return [
+        Kernel(
+            row["name"],
+            int(row["start_ns"]),
+            int(row["end_ns"]),
+            int(row["correlation_id"]),
+            row["kind"],
+        )
+        for row in csv.DictReader(text.splitlines())
+        if row["kind"] in ("kernel", "memcpy")
+    ]
+
+
+def kernels(path: Path) -> list[Kernel]:
+    return [operation for operation in logged(path) if operation.kind == "kernel"]
+
+
+# ---- results ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("kind", REDUCED, ids=lambda kind: kind.name.lower())
+def test_reductions_are_right_to_the_bit(folder: Path, kind: Type, ranks: int) -> None:
+    assert run("reductions", ranks, folder, [kind], 1001 * ranks) == [[]] * ranks
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_values_move_where_they_should(folder: Path, ranks: int) -> None:
+    assert run("moves", ranks, folder, list(Type), 333) == [[]] * ranks
+
+
+def test_long_arrays_go_in_chunks(folder: Path) -> None:
+    assert run("reductions", 4, folder, [Type.FLOAT32], LONGER_THAN_A_SLOT) == [[]] * 4
+    assert run("moves", 4, folder, [Type.FLOAT32], LONGER_THAN_A_SLOT // 4) == [[]] * 4
+
+
+@pytest.mark.parametrize("count", [5, LONGER_THAN_A_SLOT // 4])
+def test_in_place(folder: Path, count: int) -> None:
+    assert run("in_place", 4, folder, count) == [[]] * 4
+
+
+def test_sums_with_a_factor_of_host_or_device(folder: Path) -> None:
+    assert run("scaled_sum", 2, folder, REDUCED) == [[]] * 2
+
+
+@pytest.mark.parametrize("kind", ["processes", "threads"])
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_under_sanitizers(ranks: int, kind: str) -> None:
+    try:
+        built = build.ensure("address,undefined")
+    except build.CannotBuild as exc:
+        pytest.skip(str(exc))
+    done = subprocess.run(
+        [built / "nccl" / "nccl_selftest", str(ranks), kind],
+        env={**os.environ, "SIMGPU_DEVICES": str(ranks)},
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# ---- what comes when ----------------------------------------------------------------------------
+
+
+def test_a_late_rank_makes_the_kernel_of_the_early_one_long(folder: Path, tmp_path: Path) -> None:
+    with Job("early_and_late", 2, folder, logs=tmp_path) as job:
+        job.share_id()
+        job.ranks[0].expect("said launched")
+        job.ranks[1].tell("hear launch")
+        results = job.results()
+    assert results == [{"done_early": False, "sum": 2.0}, {"done_early": False, "sum": 2.0}]
+    (early,), (late,) = kernels(tmp_path / "0.csv"), kernels(tmp_path / "1.csv")
+    assert early.start_ns < late.start_ns
+    assert early.end_ns == late.end_ns
+    assert late.end_ns - late.start_ns == 6000 + 700 * 2 + 4096 * 1000 // 360_000
+
+
+def test_work_behind_a_collective_waits_for_its_data(folder: Path) -> None:
+    with Job("work_behind", 2, folder) as job:
+        job.share_id()
+        job.ranks[0].expect("said launched")
+        job.ranks[1].tell("hear launch")
+        results = job.results()
+    assert results[0] == {"before": 0.0, "after": 2.0}
+    assert results[1]["after"] == 2.0
+
+
+def test_many_launches_in_flight_on_two_streams(folder: Path, tmp_path: Path) -> None:
+    assert run("many_in_flight", 2, folder, 400, logs=tmp_path) == [1.0, 1.0]
+    ours = sorted(kernels(tmp_path / "0.csv"), key=lambda kernel: kernel.start_ns)
+    assert len(ours) == 400
+    assert all(a.end_ns <= b.start_ns for a, b in zip(ours, ours[1:], strict=False))
+    assert len({kernel.correlation_id for kernel in ours}) == 400
+
+
+def test_fault_late(folder: Path, tmp_path: Path) -> None:
+    env = {"SIMGPU_FAULTS": "nccl_late=1:50ms"}
+    called_ns = run("late_by_fault", 2, folder, env=env, logs=tmp_path)
+    (late,) = kernels(tmp_path / "1.csv")
+    assert late.start_ns >= called_ns[1] + 50_000_000
+    assert kernels(tmp_path / "0.csv")[0].end_ns == late.end_ns
+
+
+def test_fault_missing_leaves_the_others_waiting(folder: Path, tmp_path: Path) -> None:
+    env = {"SIMGPU_FAULTS": "nccl_missing=1:1"}
+    results = run("missing", 2, folder, env=env, logs=tmp_path)
+    assert [result["first"] for result in results] == [2.0, 2.0]
+    assert [result["waits"] for result in results] == [True, False]
+    assert len(kernels(tmp_path / "1.csv")) == 1
+    assert kernels(tmp_path / "0.csv")[1].end_ns >= results[0]["aborted_ns"]
+
+
+def test_a_killed_rank_leaves_the_others_waiting(folder: Path) -> None:
+    with Job("peer_killed", 2, folder) as job:
+        job.share_id()
+        job.ranks[1].expect("said connected")
+        job.ranks[1].process.kill()
+        job.ranks[1].process.wait()
+        job.ranks[0].tell("hear killed")
+        assert job.ranks[0].expect("result") == '{"waits": true}'
+
+
+# ---- groups ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [0, 1, LONGER_THAN_A_SLOT])
+def test_a_ring_of_sends_in_groups(folder: Path, count: int) -> None:
+    assert run("ring", 3, folder, count) == [True] * 3
+
+
+def test_sends_without_groups(folder: Path) -> None:
+    assert run("ping_pong", 2, folder, 100_000) == [True] * 2
+
+
+def test_a_group_is_one_kernel(folder: Path, tmp_path: Path) -> None:
+    assert run("fused", 2, folder, logs=tmp_path) == [[2.0] * 4] * 2
+    assert len(kernels(tmp_path / "0.csv")) == 2
+
+
+def test_one_process_with_all_devices(folder: Path) -> None:
+    assert run("all_devices", 1, folder, env={"SIMGPU_DEVICES": "4"}) == [[6.0] * 4]
+
+
+def test_kernels_are_named_as_those_of_nccl(folder: Path, tmp_path: Path) -> None:
+    run("kernels", 4, folder, logs=tmp_path)
+    tail = "24ncclDevKernelArgsStorageILm4096EE"
+    assert [kernel.name for kernel in kernels(tmp_path / "3.csv")] == [
+        "_Z39ncclDevKernel_AllReduce_Sum_f32_RING_LL" + tail,
+        "_Z40ncclDevKernel_AllReduce_Sum_bf16_RING_LL" + tail,
+        "_Z39ncclDevKernel_AllReduce_Sum_u64_RING_LL" + tail,
+        "_Z39ncclDevKernel_AllReduce_Sum_f32_TREE_LL" + tail,
+        "_Z35ncclDevKernel_Reduce_Sum_u8_RING_LL" + tail,
+        "_Z43ncclDevKernel_ReduceScatter_Sum_f16_RING_LL" + tail,
+        "_Z31ncclDevKernel_AllGather_RING_LL" + tail,
+        "_Z31ncclDevKernel_Broadcast_RING_LL" + tail,
+        "_Z22ncclDevKernel_SendRecv" + tail,
+    ]
+
+
+def test_captured_into_a_graph(folder: Path) -> None:
+    assert run("captured", 2, folder) == [[2.0, 4.0, 8.0, 16.0]] * 2
+
+
+# ---- communicators --------------------------------------------------------------------------------
+
+
+def test_one_rank_runs_no_kernel(folder: Path, tmp_path: Path) -> None:
+    assert run("alone", 1, folder, logs=tmp_path) == [1.0]
+    kinds = [operation.kind for operation in logged(tmp_path / "0.csv")]
+    assert "kernel" not in kinds
+    assert kinds.count("memcpy") == 2 + 1 + 1  # two put, one of NCCL (not in place), one got
+
+
+def test_life_of_a_communicator(folder: Path) -> None:
+    results = run("life", 2, folder, env={"SIMGPU_DEVICES": "2"})
+    for rank, numbers in enumerate(results):
+        assert numbers == {
+            "ncclCommCount": 2,
+            "ncclCommUserRank": rank,
+            "ncclCommCuDevice": rank,
+            "state": Result.SUCCESS,
+            "sum": 2,
+            "after_finalize": Result.INVALID_USAGE,
+        }
+
+
+def test_split(folder: Path) -> None:
+    assert run("split", 4, folder) == [[1, 2, 2, 1, 0], [1, 2, 4, 1, 0], [0, 2, 2, 1, 0],
+                                       [0, 2, 4, 1, 0]]  # fmt: skip
+
+
+def test_a_communicator_that_does_not_block(folder: Path) -> None:
+    with Job("without_blocking", 2, folder) as job:
+        job.share_id()
+        job.ranks[0].expect("said asked")
+        job.ranks[1].tell("hear connect")
+        results = job.results()
+    assert [result["code"] for result in results] == [Result.IN_PROGRESS] * 2
+    assert (results[0]["early"], results[0]["used"]) == (7, Result.INVALID_ARGUMENT)
+    assert [(result["state"], result["count"]) for result in results] == [(0, 2)] * 2
+
+
+def test_ranks_that_disagree_are_told(folder: Path) -> None:
+    assert run("disagreeing", 2, folder) == [[Result.INVALID_USAGE]] * 2
+
+
+def test_what_is_refused(folder: Path) -> None:
+    wrong = dict.fromkeys(("no comm", "no comm count", "type", "op", "root", "peer"), 4)
+    wrong |= {"group end": 5, "group": 4, "rank": 4, "no id": 4}
+    assert run("refused", 2, folder) == [{**wrong, "works": 0, "sum": 2}] * 2
+
+
+def test_not_in_a_forked_child(folder: Path) -> None:
+    assert run("after_fork", 1, folder) == [Result.UNHANDLED_CUDA_ERROR]
+
+
+def test_nothing_is_left_in_shared_memory(folder: Path) -> None:
+    run("life", 2, folder)
+    own = f"simnccl.{os.geteuid()}."
+    with Job("early_and_late", 2, folder) as job:
+        job.share_id()
+        pids = [str(rank.process.pid) for rank in job.ranks]
+        job.ranks[0].expect("said launched")
+        left = [name for name in os.listdir("/dev/shm") if name.startswith(own)]
+        assert not [name for name in left if name.split(".")[2] in pids]
+
+
+def test_version_and_messages(folder: Path) -> None:
+    nccl = Nccl(folder)
+    assert nccl.version() == 22809
+    assert bytes(nccl.unique_id()) != bytes(nccl.unique_id())
+    with pytest.raises(NcclError) as caught:
+        nccl.call("ncclGetVersion", None)
+    assert caught.value.result is Result.INVALID_ARGUMENT
+    assert "ncclGetVersion" in str(caught.value)
