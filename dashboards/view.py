@@ -44,6 +44,7 @@ _UNJOINED_WORDS: Final = {
     "no_call": "the call was before the window, or its record was lost",
     "not_recorded": "operators were not recorded just then",
     "no_operator": "launched outside any operator",
+    "edge": "the window's start cut the operator",
 }
 
 UNRECORDED: Final = "unrecorded"

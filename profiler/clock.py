@@ -7,6 +7,7 @@ at 3 GHz has more digits than a float64 keeps apart.
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -206,6 +207,18 @@ def _residual(ticks: Ints, mono: Ints) -> int:
     span = (ticks[2:] - ticks[:-2]).astype(np.float64)
     line = (ticks[1:-1] - ticks[:-2]) / span * (mono[2:] - mono[:-2])
     return int(np.ceil(np.abs(line - (mono[1:-1] - mono[:-2])).max()))
+
+
+def unix_offset_ns(attempts: int = 21) -> int:
+    """Unix time minus CLOCK_MONOTONIC now, to some tens of ns: by the tightest of some brackets."""
+    tightest, offset = 1 << 62, 0
+    for _ in range(attempts):
+        before = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        unix = time.time_ns()
+        after = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        if after - before < tightest:
+            tightest, offset = after - before, unix - (before + after) // 2
+    return offset
 
 
 # ------------------------------------------------------------------------------- durations

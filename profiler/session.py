@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from gputap.profiler.clock import SessionClock
+from gputap.profiler.clock import SessionClock, unix_offset_ns
 from gputap.profiler.errors import CaptureNotWritable, ProfilerError, TargetGone
 from gputap.profiler.frames import StackNames
 from gputap.profiler.ingest import Ingest
@@ -195,7 +195,7 @@ def ranks_of(descriptions: Sequence[Mapping[str, Any]]) -> list[int]:
 
 def _tapped(taps: Sequence[Tap], plan: Plan, writer: CaptureWriter) -> list[_Tapped]:
     # One offset for all ranks of this host, so that their order in time is exact.
-    offset = time.time_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    offset = unix_offset_ns()
     ranks = ranks_of([tap.description for tap in taps])
     return [_one(tap, rank, plan, writer, offset) for tap, rank in zip(taps, ranks, strict=True)]
 

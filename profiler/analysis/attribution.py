@@ -2,7 +2,7 @@
 
 Autograd nodes run without Python frames. A node carries the sequence number of the forward
 operator that made it: of the operators with that number on the forward thread, the last one. What
-runs inside a node inherits from it.
+runs inside a node inherits from it, and so does what the engine itself runs around it.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ def attribute(data: RankData, step_tid: int) -> Attribution:
     joined = np.flatnonzero(source >= 0)
     module[joined] = events.module[source[joined]]
     stack[joined] = events.stack_id[source[joined]]
+    _from_node(module, parent, nodes)
+    _from_node(stack, parent, nodes)
     _inherit(module, parent, backward)
     _inherit(stack, parent, backward)
     return Attribution(module, stack, backward)
@@ -55,6 +57,13 @@ def _spread(mask: Mask, parent: Index) -> Mask:
         result[open_rows[hit]] = True
         open_rows = open_rows[~hit]
     return result
+
+
+def _from_node(values: Codes, parent: Index, nodes: Mask) -> None:
+    """Give what the engine does around a node, such as the sum for a bias, the node's value."""
+    rows = np.flatnonzero(nodes & (values >= 0) & (parent >= 0))[::-1]
+    rows = rows[nodes[parent[rows]] & (values[parent[rows]] < 0)]
+    values[parent[rows]] = values[rows]  # the first of several is written last
 
 
 def _inherit(values: Codes, parent: Index, backward: Mask) -> None:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from gputap.profiler import schema
 from gputap.profiler.analysis.attribution import Attribution
 from gputap.profiler.analysis.device_load import Calls, Device
-from gputap.profiler.analysis.intervals import Index, Ints, containing
+from gputap.profiler.analysis.intervals import Index, Ints, Mask, containing
 from gputap.profiler.analysis.load import RankData
 from gputap.profiler.analysis.steps import Cuts
 from gputap.profiler.columns import booleans, dictionary, numbers, strings
@@ -45,6 +45,8 @@ class Unjoined(IntEnum):
     """The call was made while operators were not recorded."""
     NO_OPERATOR = 3
     """The call was made outside any operator."""
+    EDGE = 4
+    """The call was made before the first whole operator of its thread: the window cut it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,12 +80,23 @@ def join(
     )
     when = np.where(has_call, calls.start[call], device.start) if len(calls) else device.start
     inside = containing(when, *recorded) >= 0
+    early = has_call & _before_first(data, calls)[call] if len(calls) else ~has_call
     why = np.select(
-        [event >= 0, ~has_call, ~inside],
-        [Unjoined.JOINED, Unjoined.NO_CALL, Unjoined.NOT_RECORDED],
+        [event >= 0, ~has_call, ~inside, early],
+        [Unjoined.JOINED, Unjoined.NO_CALL, Unjoined.NOT_RECORDED, Unjoined.EDGE],
         Unjoined.NO_OPERATOR,
     ).astype(np.int8)
     return Launches(call, event, containing(when, cuts.start, cuts.end), why)
+
+
+def _before_first(data: RankData, calls: Calls) -> Mask:
+    """Calls before the first event of their thread, where it has any."""
+    tids, first = np.unique(data.events.tid, return_index=True)  # sorted by thread and start
+    if not len(tids):
+        return np.zeros(len(calls), np.bool_)
+    at = np.minimum(np.searchsorted(tids, calls.tid), len(tids) - 1)
+    early: Mask = (tids[at] == calls.tid) & (calls.start < data.events.start[first[at]])
+    return early
 
 
 def call_of(device: Device, calls: Calls) -> Index:

@@ -1,7 +1,8 @@
 """The CUDA calls that gputap records, by the ids that CUPTI gives them.
 
-Ids never change from version to version (checked from 11.8 to the newest). `_ptsz` and `_ptds` are
-the same calls compiled for per-thread default streams. Everything that is not here is not recorded:
+An id never becomes another call's (checked from 11.8 to the newest), but some are retired: 819 was
+there in 13.2 only, 271 is gone in 13.5. `_ptsz` and `_ptds` are the same calls compiled for
+per-thread default streams. Everything that is not here is not recorded:
 the chatty calls (`cudaGetDevice`, `cudaGetLastError`, ...) cost most of what an API trace costs.
 """
 
@@ -101,7 +102,7 @@ _DRIVER: Final = {
         " cuStreamWaitEvent=295,436"
     ),
     Group.MEMORY: (
-        "cuMemAlloc=243 cuMemAllocPitch=244 cuMemFree=245 cuMemHostAlloc=271 cuMemAllocHost=294"
+        "cuMemAlloc=243 cuMemAllocPitch=244 cuMemFree=245 cuMemHostAlloc=39,271 cuMemAllocHost=294"
         " cuMemFreeHost=38 cuMemAllocManaged=371 cuMemHostRegister=379 cuMemAllocAsync=598,599"
         " cuMemFreeAsync=600,601 cuMemPoolTrimTo=602 cuMemAllocFromPoolAsync=611,612"
     ),

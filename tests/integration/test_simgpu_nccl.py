@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
+import itertools
 import os
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.simgpu import build
+from tests.gpu.behaviours_nccl import CLAIMS
+from tests.simgpu import build, truth
 from tests.simgpu.nccl.job import Job, run
 from tests.simgpu.nccl.library import Nccl, NcclError, Result, Type
 
@@ -26,36 +26,11 @@ def folder() -> Path:
         pytest.skip(str(exc))
 
 
-@dataclass(frozen=True)
-class Kernel:
-    name: str
-    start_ns: int
-    end_ns: int
-    correlation_id: int
-    kind: str
+def kernels(path: Path) -> list[truth.Operation]:
+    return [operation for operation in truth.read(path) if operation.kind == "kernel"]
 
 
-def logged(path: Path) -> list[Kernel]:
-    """The operations of a truth log, which ends with zeros if its process was killed."""
-    text = path.read_bytes().rstrip(b"\0").decode()
-    return [
-        Kernel(
-            row["name"],
-            int(row["start_ns"]),
-            int(row["end_ns"]),
-            int(row["correlation_id"]),
-            row["kind"],
-        )
-        for row in csv.DictReader(text.splitlines())
-        if row["kind"] in ("kernel", "memcpy")
-    ]
-
-
-def kernels(path: Path) -> list[Kernel]:
-    return [operation for operation in logged(path) if operation.kind == "kernel"]
-
-
-# ---- results ----------------------------------------------------------------------------------
+# ---- results ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
@@ -101,7 +76,7 @@ def test_under_sanitizers(ranks: int, kind: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-# ---- what comes when ----------------------------------------------------------------------------
+# ---- what comes when -------------------------------------------------------------------------
 
 
 def test_a_late_rank_makes_the_kernel_of_the_early_one_long(folder: Path, tmp_path: Path) -> None:
@@ -131,7 +106,7 @@ def test_many_launches_in_flight_on_two_streams(folder: Path, tmp_path: Path) ->
     assert run("many_in_flight", 2, folder, 400, logs=tmp_path) == [1.0, 1.0]
     ours = sorted(kernels(tmp_path / "0.csv"), key=lambda kernel: kernel.start_ns)
     assert len(ours) == 400
-    assert all(a.end_ns <= b.start_ns for a, b in zip(ours, ours[1:], strict=False))
+    assert all(a.end_ns <= b.start_ns for a, b in itertools.pairwise(ours))
     assert len({kernel.correlation_id for kernel in ours}) == 400
 
 
@@ -162,7 +137,7 @@ def test_a_killed_rank_leaves_the_others_waiting(folder: Path) -> None:
         assert job.ranks[0].expect("result") == '{"waits": true}'
 
 
-# ---- groups ---------------------------------------------------------------------------------------
+# ---- groups ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [0, 1, LONGER_THAN_A_SLOT])
@@ -199,16 +174,34 @@ def test_kernels_are_named_as_those_of_nccl(folder: Path, tmp_path: Path) -> Non
     ]
 
 
+def test_with_the_virtual_clock_each_run_is_the_same(folder: Path, tmp_path: Path) -> None:
+    env = {"SIMGPU_CLOCK": "virtual", "SIMGPU_FAULTS": "nccl_late=2:5ms"}
+    seen = []
+    for run_number in range(2):
+        logs = tmp_path / str(run_number)
+        logs.mkdir()
+        run("kernels", 3, folder, env=env, logs=logs)
+        seen.append(
+            [
+                [(it.name, it.start_ns, it.end_ns) for it in kernels(logs / f"{rank}.csv")]
+                for rank in range(3)
+            ]
+        )
+    assert seen[0] == seen[1]
+    ends = [[end_ns for _, _, end_ns in rank] for rank in seen[0]]
+    assert ends[0] == ends[1] == ends[2]
+
+
 def test_captured_into_a_graph(folder: Path) -> None:
     assert run("captured", 2, folder) == [[2.0, 4.0, 8.0, 16.0]] * 2
 
 
-# ---- communicators --------------------------------------------------------------------------------
+# ---- communicators ---------------------------------------------------------------------------
 
 
 def test_one_rank_runs_no_kernel(folder: Path, tmp_path: Path) -> None:
     assert run("alone", 1, folder, logs=tmp_path) == [1.0]
-    kinds = [operation.kind for operation in logged(tmp_path / "0.csv")]
+    kinds = [operation.kind for operation in truth.read(tmp_path / "0.csv")]
     assert "kernel" not in kinds
     assert kinds.count("memcpy") == 2 + 1 + 1  # two put, one of NCCL (not in place), one got
 
@@ -275,3 +268,15 @@ def test_version_and_messages(folder: Path) -> None:
         nccl.call("ncclGetVersion", None)
     assert caught.value.result is Result.INVALID_ARGUMENT
     assert "ncclGetVersion" in str(caught.value)
+
+
+# ---- conformance -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(CLAIMS))
+def test_behaves_as_nccl_is_said_to(name: str, folder: Path) -> None:
+    """The same claims are tried on real GPUs by `tests/gpu`."""
+    env = {"LD_LIBRARY_PATH": str(folder), "SIMGPU_DEVICES": "2"}
+    with Job(f"tests.gpu.behaviours_nccl:{name}", 2, None, env=env) as job:
+        job.share_id()
+        job.relay()

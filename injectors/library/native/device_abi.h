@@ -483,7 +483,7 @@ static inline uint32_t cupti_abi_record_size(uint32_t kind, uint32_t version) {
 struct cupti_abi_call {
   uint16_t domain, cbid, group;
 };
-enum { CUPTI_ABI_CALLS = 210 };
+enum { CUPTI_ABI_CALLS = 211 };
 static const struct cupti_abi_call cupti_abi_calls[CUPTI_ABI_CALLS] = {
     {2, 13, CUPTI_ABI_GROUP_LAUNCH}, /* cudaLaunch */
     {2, 213, CUPTI_ABI_GROUP_LAUNCH}, /* cudaLaunch */
@@ -671,6 +671,7 @@ static const struct cupti_abi_call cupti_abi_calls[CUPTI_ABI_CALLS] = {
     {1, 243, CUPTI_ABI_GROUP_MEMORY}, /* cuMemAlloc */
     {1, 244, CUPTI_ABI_GROUP_MEMORY}, /* cuMemAllocPitch */
     {1, 245, CUPTI_ABI_GROUP_MEMORY}, /* cuMemFree */
+    {1, 39, CUPTI_ABI_GROUP_MEMORY}, /* cuMemHostAlloc */
     {1, 271, CUPTI_ABI_GROUP_MEMORY}, /* cuMemHostAlloc */
     {1, 294, CUPTI_ABI_GROUP_MEMORY}, /* cuMemAllocHost */
     {1, 38, CUPTI_ABI_GROUP_MEMORY}, /* cuMemFreeHost */

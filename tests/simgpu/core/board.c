@@ -1,6 +1,9 @@
 #include "board.h"
 
+#include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,15 +29,32 @@ static uint64_t start_of_process(void) {
   return at ? strtoull(at, NULL, 10) : 0;
 }
 
+/* Only the name: other threads may still write to what is mapped. */
 static void take_down(void) {
   if (board) unlink(path);
-  board = NULL;
+}
+
+static const char *board_folder(void) {
+  const char *folder = getenv("SIMGPU_BOARD");
+  return folder ? folder : BOARD_FOLDER;
+}
+
+/* Of processes that were killed. */
+static void clear_away(void) {
+  char prefix[64];
+  const int length = snprintf(prefix, sizeof prefix, BOARD_PREFIX "%u.", geteuid());
+  DIR *folder = opendir(board_folder());
+  if (!folder) return;
+  for (struct dirent *entry; (entry = readdir(folder));) {
+    if (strncmp(entry->d_name, prefix, (size_t)length) != 0) continue;
+    const int pid = atoi(entry->d_name + length);
+    if (pid > 0 && kill(pid, 0) != 0 && errno == ESRCH) unlinkat(dirfd(folder), entry->d_name, 0);
+  }
+  closedir(folder);
 }
 
 static struct board *map_file(void) {
-  const char *folder = getenv("SIMGPU_BOARD");
-  snprintf(path, sizeof path, "%s/" BOARD_PREFIX "%u.%d", folder ? folder : BOARD_FOLDER,
-           geteuid(), getpid());
+  snprintf(path, sizeof path, "%s/" BOARD_PREFIX "%u.%d", board_folder(), geteuid(), getpid());
   unlink(path); /* of an earlier process with this pid */
   const int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   void *memory = MAP_FAILED;
@@ -47,6 +67,7 @@ static struct board *map_file(void) {
 }
 
 void board_open(void) {
+  clear_away();
   struct board *made = map_file();
   if (!made) return;
   made->version = BOARD_VERSION;

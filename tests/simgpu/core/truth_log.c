@@ -3,6 +3,7 @@
  * outlives SIGKILL. Tests read it with tests/simgpu/truth.py.
  */
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +24,7 @@ static const char *const KINDS[] = {"kernel", "memcpy", "memset", "host",
                                     "free",   "marker", "graph"};
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static int file = -1;
+static atomic_int file = -1;
 static char *mapped; /* the window of the file that is written to */
 static size_t window_start, length, file_size;
 
@@ -51,10 +52,12 @@ static void append(const char *text, size_t size) {
   pthread_mutex_unlock(&lock);
 }
 
-/* After a kill the file ends with zeros instead. */
+/* After a kill the file ends with zeros instead. Threads that outlive `main` must not write behind
+   the new end: that would be a SIGBUS. */
 static void cut(void) {
   pthread_mutex_lock(&lock);
   if (file >= 0 && ftruncate(file, (off_t)length) != 0) perror("simgpu: SIMGPU_LOG");
+  file = -1;
   pthread_mutex_unlock(&lock);
 }
 

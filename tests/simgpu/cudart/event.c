@@ -18,8 +18,10 @@ API_1(cudaEventSynchronize, 137, struct simgpu_event *, event, simgpu_event_sync
 API_1(cudaEventQuery, 138, struct simgpu_event *, event, simgpu_event_query(event))
 API_3(cudaEventElapsedTime, 139, float *, milliseconds, struct simgpu_event *, start,
       struct simgpu_event *, end, elapsed(milliseconds, start, end))
+#if CUDART_VERSION < 13000
 API_3(cudaEventElapsedTime_v2, 486, float *, milliseconds, struct simgpu_event *, start,
       struct simgpu_event *, end, elapsed(milliseconds, start, end))
+#endif
 
 SIMGPU_EXPORT int cudaEventRecordWithFlags(struct simgpu_event *event, void *stream,
                                            unsigned flags) {

@@ -53,3 +53,30 @@ API_4(cudaOccupancyMaxActiveBlocksPerMultiprocessor, 210, int *, blocks, const v
 API_5(cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags, 251, int *, blocks, const void *,
       function, int, threads, size_t, shared, unsigned, flags,
       ((void)function, (void)shared, (void)flags, occupancy(blocks, threads)))
+
+/* Libraries of the runtime: any image will do, as for modules of the driver (cuda/module.c). */
+static int load(const void **library, const void *image) {
+  if (!library || !image) return SIMGPU_INVALID_VALUE;
+  *library = image;
+  return SIMGPU_OK;
+}
+
+static int kernel_of(struct simgpu_kernel **kernel, const void *library, const char *name) {
+  if (!kernel || !library || !name) return SIMGPU_INVALID_VALUE;
+  *kernel = simgpu_kernel_named(name);
+  return SIMGPU_OK;
+}
+
+API_3(cudaLibraryGetKernel, 473, struct simgpu_kernel **, kernel, const void *, library,
+      const char *, name, kernel_of(kernel, library, name))
+API_1(cudaLibraryUnload, 472, const void *, library,
+      (library ? SIMGPU_OK : SIMGPU_INVALID_HANDLE))
+
+SIMGPU_EXPORT int cudaLibraryLoadData(const void **library, const void *image, int *jit_options,
+                                      void **jit_values, unsigned jit_count, int *options,
+                                      void **values, unsigned count) {
+  PACK(const void **library; const void *image; int *jit_options; void **jit_values;
+       unsigned jit_count; int *options; void **values; unsigned count;) = {
+      library, image, jit_options, jit_values, jit_count, options, values, count};
+  BODY(cudaLibraryLoadData, 470, NULL, load(library, image))
+}

@@ -73,21 +73,25 @@ SIMGPU_EXPORT int cudaStreamWaitEvent_ptsz(void *stream, struct simgpu_event *ev
   PTSZ BODY(cudaStreamWaitEvent, 247, NULL, simgpu_stream_wait_event(OF, event))
 }
 
-/* The form of 12; that of 13 has one argument more, for edges, which is left alone. */
+/* Edges and dependencies are not told. */
+#if CUDART_VERSION >= 13000
+SIMGPU_EXPORT int cudaStreamGetCaptureInfo(void *stream, int *status, unsigned long long *id,
+                                           struct graph **graph, void *dependencies, void *edges,
+                                           size_t *count) {
+  PACK(void *stream; int *status; unsigned long long *id; struct graph **graph;
+       void *dependencies, *edges; size_t *count;) = {
+      stream, status, id, graph, dependencies, edges, count};
+  if (count) *count = 0;
+  BODY(cudaStreamGetCaptureInfo, 461, NULL, capture_status(stream, status, (uint64_t *)id, graph))
+}
+#else
 SIMGPU_EXPORT int cudaStreamGetCaptureInfo_v2(void *stream, int *status, unsigned long long *id,
-                                              struct graph **graph,
-                                              struct graph_node *const **dependencies,
+                                              struct graph **graph, void *dependencies,
                                               size_t *count) {
-  PACK(void *stream; int *status; unsigned long long *id; struct graph **graph;) = {
-      stream, status, id, graph};
-  (void)dependencies, (void)count;
+  PACK(void *stream; int *status; unsigned long long *id; struct graph **graph;
+       void *dependencies; size_t *count;) = {stream, status, id, graph, dependencies, count};
+  if (count) *count = 0;
   BODY(cudaStreamGetCaptureInfo_v2, 409, NULL,
        capture_status(stream, status, (uint64_t *)id, graph))
 }
-
-SIMGPU_EXPORT int cudaStreamGetCaptureInfo(void *stream, int *status, unsigned long long *id,
-                                           struct graph **graph) {
-  PACK(void *stream; int *status; unsigned long long *id; struct graph **graph;) = {
-      stream, status, id, graph};
-  BODY(cudaStreamGetCaptureInfo, 461, NULL, capture_status(stream, status, (uint64_t *)id, graph))
-}
+#endif

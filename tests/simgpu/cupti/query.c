@@ -45,11 +45,13 @@ SIMGPU_EXPORT int cuptiGetGraphId(const struct graph *graph, uint32_t *id) {
   return CUPTI_ABI_RESULT_SUCCESS;
 }
 
+#if CUPTI_SONAME_VERSION >= 1200
 SIMGPU_EXPORT int cuptiGetGraphExecId(const struct graph_exec *exec, uint32_t *id) {
   if (!exec || !id) return CUPTI_ABI_RESULT_INVALID_PARAMETER;
   *id = simgpu_graph_exec_id(exec);
   return CUPTI_ABI_RESULT_SUCCESS;
 }
+#endif
 
 struct text {
   int result;
@@ -82,9 +84,11 @@ SIMGPU_EXPORT int cuptiGetResultString(int result, const char **text) {
   return CUPTI_ABI_RESULT_SUCCESS;
 }
 
+#if CUPTI_SONAME_VERSION >= 1200
 SIMGPU_EXPORT int cuptiGetErrorMessage(int result, const char **text) {
   const struct text *found = find_text(result);
   if (!text || !found) return CUPTI_ABI_RESULT_INVALID_PARAMETER;
   *text = found->message;
   return CUPTI_ABI_RESULT_SUCCESS;
 }
+#endif

@@ -47,7 +47,7 @@ typedef enum {
   NCCL_OP_LAST = INT_MAX,
 } nccl_op;
 
-enum { NCCL_SCALAR_DEVICE = 0, NCCL_SCALAR_HOST = 1 };
+typedef enum { NCCL_SCALAR_DEVICE = 0, NCCL_SCALAR_HOST = 1 } nccl_residence;
 
 typedef struct {
   char internal[128];
@@ -93,7 +93,7 @@ NCCL_API nccl_result ncclCommRegister(nccl_comm comm, void *buffer, size_t size,
 NCCL_API nccl_result ncclCommDeregister(nccl_comm comm, void *handle);
 
 NCCL_API nccl_result ncclRedOpCreatePreMulSum(nccl_op *op, void *scalar, nccl_type type,
-                                              int residence, nccl_comm comm);
+                                              nccl_residence residence, nccl_comm comm);
 NCCL_API nccl_result ncclRedOpDestroy(nccl_op op, nccl_comm comm);
 
 NCCL_API nccl_result ncclGroupStart(void);

@@ -80,7 +80,7 @@ void engine_stop(struct nccl_comm *comm);
 void engine_abandon(struct nccl_comm *comm);
 
 /* exchange.c, transfer.c: move the data. *begin_ns is where it begins on this rank, and becomes
-   where the last of all concerned has come; *duration_ns what it takes from there. False: aborted. */
+   where the last of all concerned has come; *duration_ns: from there to the end. False: aborted. */
 bool exchange(struct nccl_comm *comm, const struct task *task, uint64_t *begin_ns,
               uint64_t *duration_ns);
 bool transfer(struct nccl_comm *comm, const struct task *tasks, int count, uint64_t *begin_ns,

@@ -44,7 +44,8 @@ static nccl_result check_object(nccl_comm comm, const char *where) {
 nccl_result comm_check(nccl_comm comm, const char *where) {
   const nccl_result result = check_object(comm, where);
   if (result == NCCL_SUCCESS && comm->state == NCCL_IN_PROGRESS) {
-    return fail(NCCL_INVALID_ARGUMENT, "%s: the communicator's initialisation has not ended", where);
+    return fail(NCCL_INVALID_ARGUMENT, "%s: the communicator's initialisation has not ended",
+                where);
   }
   return result;
 }
@@ -84,6 +85,9 @@ nccl_result ncclCommCuDevice(nccl_comm comm, int *device) {
 }
 
 nccl_result ncclCommFinalize(nccl_comm comm) {
+  if (!comm) {
+    return NCCL_SUCCESS;
+  }
   const nccl_result result = comm_check(comm, "ncclCommFinalize");
   if (result != NCCL_SUCCESS) {
     return result;

@@ -8,8 +8,7 @@
 /* The first, when it may run. NULL when there is nothing left to do for ever. */
 static struct execution *next_execution(struct nccl_comm *comm) {
   pthread_mutex_lock(&comm->lock);
-  while (!(comm->first && comm->first->started) &&
-         (comm->first || !comm->closing)) {
+  while (!(comm->first && comm->first->started) && (comm->first || !comm->closing)) {
     pthread_cond_wait(&comm->changed, &comm->lock);
   }
   struct execution *execution = comm->first;

@@ -51,7 +51,7 @@ static bool all_read(struct nccl_comm *comm, uint64_t chunks) {
   return true;
 }
 
-/* ---- who gives, who takes ------------------------------------------------------------------ */
+/* ---- who gives, who takes -------------------------------------------------------------------- */
 
 static size_t contribution(const struct nccl_comm *comm, const struct task *task) {
   const bool is_per_rank =

@@ -1,4 +1,4 @@
-/* Group semantics: calls between ncclGroupStart and ncclGroupEnd of a thread take effect together. */
+/* Groups: a thread's calls between ncclGroupStart and ncclGroupEnd take effect together. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -54,16 +54,27 @@ class Rank:
         self._errors.extend(self.process.stderr)
 
     def expect(self, word: str) -> str:
-        """The rest of the next line, which begins with `word`."""
+        """The rest of the next line, which must begin with `word`."""
         try:
-            line = self._lines.get(timeout=DEADLINE_S)
+            line = self._lines.get(timeout=DEADLINE_S).rstrip()
         except queue.Empty:
             raise RankFailed(f"waited {DEADLINE_S:.0f} s for {word}") from None
-        if not line.startswith(word + " "):
-            self.process.wait(timeout=DEADLINE_S)
+        if line != word and not line.startswith(word + " "):
+            self.process.kill()
             self._readers[1].join(timeout=DEADLINE_S)
             raise RankFailed(f"{word} expected, {line!r} came\n" + "".join(self._errors))
-        return line.removeprefix(word + " ").strip()
+        return line.removeprefix(word).lstrip()
+
+    def poll(self) -> str | None:
+        """The next line, if one comes soon."""
+        try:
+            line = self._lines.get(timeout=0.01)
+        except queue.Empty:
+            return None
+        if not line:
+            self._readers[1].join(timeout=DEADLINE_S)
+            raise RankFailed("it ended\n" + "".join(self._errors))
+        return line.rstrip()
 
     def tell(self, line: str) -> None:
         assert self.process.stdin
@@ -93,7 +104,9 @@ class Job:
         env: Mapping[str, str] | None = None,
         logs: Path | None = None,
     ) -> None:
-        """`logs`: a folder for the truth logs of the ranks, RANK.csv."""
+        """`scenario`: one of `scenarios`, or MODULE:FUNCTION. `logs`: for truth logs, RANK.csv."""
+        if ":" not in scenario:
+            scenario = f"tests.simgpu.nccl.scenarios:{scenario}"
         self.ranks: list[Rank] = []
         for rank in range(ranks):
             own = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
@@ -120,6 +133,20 @@ class Job:
         unique_id = self.ranks[0].expect("id")
         for rank in self.ranks[1:]:
             rank.tell(f"id {unique_id}")
+
+    def relay(self) -> list[Any]:
+        """What one rank says, all others hear, until each has a result."""
+        results: dict[int, Any] = {}
+        while len(results) < len(self.ranks):
+            for number, rank in enumerate(self.ranks):
+                line = None if number in results else rank.poll()
+                if line and line.startswith("result "):
+                    results[number] = json.loads(line.removeprefix("result "))
+                elif line:
+                    others = (other for other in self.ranks if other is not rank)
+                    for other in others:
+                        other.tell(line.replace("said ", "hear "))
+        return [results[number] for number in range(len(self.ranks))]
 
     def results(self) -> list[Any]:
         return [json.loads(rank.expect("result")) for rank in self.ranks]

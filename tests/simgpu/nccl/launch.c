@@ -25,14 +25,16 @@ static nccl_result launch_kernel(const struct plan *plan, nccl_stream stream) {
   for (int i = 0; i < plan->count; i++) {
     bytes += model_bytes(&plan->tasks[i], plan->comm->ranks);
   }
-  const char *name = model_kernel_name(&plan->tasks[0], plan->comm->ranks);
+  struct simgpu_kernel *kernel =
+      simgpu_kernel_named(model_kernel_name(&plan->tasks[0], plan->comm->ranks));
+  kernel->registers = 96;
   const struct launch_config config = {
       .grid = {model_channels(bytes), 1, 1},
       .block = {544, 1, 1},
       .shared_bytes = 82240,
       .stream = stream,
   };
-  const int error = cuLaunchKernelEx(&config, simgpu_kernel_named(name), NULL, NULL);
+  const int error = cuLaunchKernelEx(&config, kernel, NULL, NULL);
   if (error != SIMGPU_OK) {
     return fail(NCCL_UNHANDLED_CUDA_ERROR, "cuLaunchKernelEx returns %d", error);
   }
@@ -64,7 +66,7 @@ static bool is_capturing(struct simgpu_stream *stream) {
   return simgpu_capture_status(stream, NULL, NULL) != SIMGPU_CAPTURE_NONE;
 }
 
-/* Kernels of one communicator never overlap, whatever their streams: a device has its channels once. */
+/* Kernels of one communicator never overlap, whatever their streams: it has its channels once. */
 static void follow_last_launch(struct nccl_comm *comm, struct simgpu_stream *stream) {
   if (comm->last_stream && comm->last_stream != stream) {
     simgpu_stream_wait_event(stream, comm->last_launch);
@@ -117,7 +119,7 @@ static int collect_streams(const struct task *tasks, int count, nccl_stream *str
   return found;
 }
 
-/* ---- plans ------------------------------------------------------------------------------------ */
+/* ---- plans ----------------------------------------------------------------------------------- */
 
 /* One rank alone: a copy on the device, and no kernel. */
 static nccl_result copy_alone(const struct task *task) {

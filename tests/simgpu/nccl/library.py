@@ -1,4 +1,4 @@
-"""NCCL and the CUDA runtime by ctypes, as a program uses them: the simulated ones or the real ones."""
+"""NCCL and the CUDA runtime by ctypes, as programs use them: simulated or real ones."""
 
 from __future__ import annotations
 

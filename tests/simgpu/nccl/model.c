@@ -48,9 +48,7 @@ uint64_t model_collective_ns(const struct task *task, int ranks) {
   return LATENCY_NS + HOP_NS * (uint64_t)ranks + (uint64_t)(bytes * 1000 / BUS_BYTES_PER_US);
 }
 
-uint64_t model_transfer_ns(size_t bytes) {
-  return LATENCY_NS + bytes * 1000 / BUS_BYTES_PER_US;
-}
+uint64_t model_transfer_ns(size_t bytes) { return LATENCY_NS + bytes * 1000 / BUS_BYTES_PER_US; }
 
 unsigned model_channels(size_t bytes) {
   const size_t wanted = bytes >> 16;
@@ -62,8 +60,8 @@ unsigned model_channels(size_t bytes) {
 /* NCCL specialises few kernels: signed integers run as unsigned ones, every operator in the
    kernel of the sum, every protocol in that of LL. */
 static const char *type_name(nccl_type type) {
-  static const char *const names[NCCL_TYPE_COUNT] = {"u8",  "u8",  "u32", "u32",  "u64",    "u64",
-                                                     "f16", "f32", "f64", "bf16", "f8e4m3", "f8e5m2"};
+  static const char *const names[NCCL_TYPE_COUNT] = {
+      "u8", "u8", "u32", "u32", "u64", "u64", "f16", "f32", "f64", "bf16", "f8e4m3", "f8e5m2"};
   return names[type];
 }
 

@@ -25,8 +25,8 @@ nccl_result op_find(const struct nccl_comm *comm, nccl_op op, nccl_type type,
   return NCCL_SUCCESS;
 }
 
-nccl_result ncclRedOpCreatePreMulSum(nccl_op *op, void *scalar, nccl_type type, int residence,
-                                     nccl_comm comm) {
+nccl_result ncclRedOpCreatePreMulSum(nccl_op *op, void *scalar, nccl_type type,
+                                     nccl_residence residence, nccl_comm comm) {
   const nccl_result result = comm_check(comm, "ncclRedOpCreatePreMulSum");
   if (result != NCCL_SUCCESS) {
     return result;

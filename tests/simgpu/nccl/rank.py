@@ -1,20 +1,20 @@
 """One rank of a job of `tests.simgpu.nccl.job`: runs one scenario and prints what it gives.
 
-python -m tests.simgpu.nccl.rank SCENARIO RANK RANKS FOLDER ARGUMENTS: FOLDER holds the libraries
-("" is for the loader's own search), ARGUMENTS are the scenario's, as JSON. Rank 0 prints the
-communicator's id, the others read it. Lines `said ...` and `hear` are handshakes with the job.
+python -m tests.simgpu.nccl.rank MODULE:SCENARIO RANK RANKS FOLDER ARGUMENTS: FOLDER holds the
+libraries ("" is for the loader's own search), ARGUMENTS are the scenario's, as JSON. Rank 0 prints
+the communicator's id, the others read it. Lines `said ...` and `hear ...` are handshakes.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.simgpu.nccl import scenarios
 from tests.simgpu.nccl.library import Cuda, Nccl, UniqueId
 
 
@@ -52,7 +52,8 @@ class World:
 
 def main() -> None:
     name, rank, ranks, folder, arguments = sys.argv[1:]
-    scenario: Callable[..., Any] = getattr(scenarios, name)
+    module, _, function = name.partition(":")
+    scenario: Callable[..., Any] = getattr(importlib.import_module(module), function)
     world = World(int(rank), int(ranks), Path(folder) if folder else None)
     print("result", json.dumps(scenario(world, *json.loads(arguments))), flush=True)
 

@@ -17,47 +17,47 @@ struct arithmetic {
   division divide; /* integers' average; floats are scaled by 1/n before instead, as NCCL does */
 };
 
-#define STEP(name, stored, load, store, expression)                   \
-  static void name(void *into, const void *from, size_t count) {      \
-    stored *values = into;                                            \
-    const stored *others = from;                                      \
-    for (size_t i = 0; i < count; i++) {                              \
-      const __typeof__(load(values[i])) a = load(values[i]), b = load(others[i]); \
-      values[i] = store(expression);                                  \
-    }                                                                 \
+#define STEP(name, stored, load, store, expression)                                                \
+  static void name(void *into, const void *from, size_t count) {                                   \
+    stored *restrict values = into;                                                                \
+    const stored *restrict others = from;                                                          \
+    for (size_t i = 0; i < count; i++) {                                                           \
+      const __typeof__(load(values[i])) a = load(values[i]), b = load(others[i]);                  \
+      values[i] = store(expression);                                                               \
+    }                                                                                              \
   }
 
-#define SCALE(name, stored, load, store)                              \
-  static void name(void *into, uint64_t scalar, size_t count) {       \
-    stored *values = into, by;                                        \
-    memcpy(&by, &scalar, sizeof by);                                  \
-    for (size_t i = 0; i < count; i++) {                              \
-      values[i] = store(load(values[i]) * load(by));                  \
-    }                                                                 \
+#define SCALE(name, stored, load, store)                                                           \
+  static void name(void *into, uint64_t scalar, size_t count) {                                    \
+    stored *values = into, by;                                                                     \
+    memcpy(&by, &scalar, sizeof by);                                                               \
+    for (size_t i = 0; i < count; i++) {                                                           \
+      values[i] = store(load(values[i]) * load(by));                                               \
+    }                                                                                              \
   }
 
-#define DIVIDE(name, stored)                                          \
-  static void name(void *into, int ranks, size_t count) {             \
-    stored *values = into;                                            \
-    for (size_t i = 0; i < count; i++) {                              \
-      values[i] = (stored)(values[i] / (stored)ranks);                \
-    }                                                                 \
+#define DIVIDE(name, stored)                                                                       \
+  static void name(void *into, int ranks, size_t count) {                                          \
+    stored *values = into;                                                                         \
+    for (size_t i = 0; i < count; i++) {                                                           \
+      values[i] = (stored)(values[i] / (stored)ranks);                                             \
+    }                                                                                              \
   }
 
 /* Sums and products in the unsigned type: they wrap around, as on the device. */
-#define INTEGER(tag, type, wide)                                      \
-  STEP(tag##_sum, type, (wide), (type), a + b)                        \
-  STEP(tag##_prod, type, (wide), (type), a *b)                        \
-  STEP(tag##_max, type, (type), (type), a > b ? a : b)                \
-  STEP(tag##_min, type, (type), (type), a < b ? a : b)                \
-  SCALE(tag##_scale, type, (wide), (type))                            \
+#define INTEGER(tag, type, wide)                                                                   \
+  STEP(tag##_sum, type, (wide), (type), a + b)                                                     \
+  STEP(tag##_prod, type, (wide), (type), a *b)                                                     \
+  STEP(tag##_max, type, (type), (type), a > b ? a : b)                                             \
+  STEP(tag##_min, type, (type), (type), a < b ? a : b)                                             \
+  SCALE(tag##_scale, type, (wide), (type))                                                         \
   DIVIDE(tag##_divide, type)
 
-#define FLOATING(tag, stored, load, store, largest, smallest)         \
-  STEP(tag##_sum, stored, load, store, a + b)                         \
-  STEP(tag##_prod, stored, load, store, a *b)                         \
-  STEP(tag##_max, stored, load, store, largest(a, b))                 \
-  STEP(tag##_min, stored, load, store, smallest(a, b))                \
+#define FLOATING(tag, stored, load, store, largest, smallest)                                      \
+  STEP(tag##_sum, stored, load, store, a + b)                                                      \
+  STEP(tag##_prod, stored, load, store, a *b)                                                      \
+  STEP(tag##_max, stored, load, store, largest(a, b))                                              \
+  STEP(tag##_min, stored, load, store, smallest(a, b))                                             \
   SCALE(tag##_scale, stored, load, store)
 
 INTEGER(i8, int8_t, uint32_t)
@@ -75,11 +75,11 @@ FLOATING(f64, double, (double), (double), fmax, fmin)
 #define INTEGER_ROW(tag) {{tag##_sum, tag##_prod, tag##_max, tag##_min}, tag##_scale, tag##_divide}
 
 static const struct arithmetic kinds[NCCL_TYPE_COUNT] = {
-    [NCCL_INT8] = INTEGER_ROW(i8),    [NCCL_UINT8] = INTEGER_ROW(u8),
-    [NCCL_INT32] = INTEGER_ROW(i32),  [NCCL_UINT32] = INTEGER_ROW(u32),
-    [NCCL_INT64] = INTEGER_ROW(i64),  [NCCL_UINT64] = INTEGER_ROW(u64),
-    [NCCL_FLOAT16] = ROW(f16),        [NCCL_FLOAT32] = ROW(f32),
-    [NCCL_FLOAT64] = ROW(f64),        [NCCL_BFLOAT16] = ROW(bf16),
+    [NCCL_INT8] = INTEGER_ROW(i8),   [NCCL_UINT8] = INTEGER_ROW(u8),
+    [NCCL_INT32] = INTEGER_ROW(i32), [NCCL_UINT32] = INTEGER_ROW(u32),
+    [NCCL_INT64] = INTEGER_ROW(i64), [NCCL_UINT64] = INTEGER_ROW(u64),
+    [NCCL_FLOAT16] = ROW(f16),       [NCCL_FLOAT32] = ROW(f32),
+    [NCCL_FLOAT64] = ROW(f64),       [NCCL_BFLOAT16] = ROW(bf16),
 };
 
 size_t reduce_type_size(nccl_type type) {

@@ -20,8 +20,8 @@ size_t reduce_type_size(nccl_type type);
 bool reduce_is_possible(nccl_type type);
 
 /*
- * into[i] = from[0][i] op from[1][i] ..., in the order of ranks and rounded to the type at each step:
- * all ranks get the same bits. `into` may lie over none of `from`.
+ * into[i] = from[0][i] op from[1][i] ..., in the order of ranks and rounded to the type at each
+ * step: all ranks get the same bits. `into` may lie over none of `from`.
  */
 void reduce(const struct reduction *reduction, void *into, const void *const *from, int ranks,
             size_t count);

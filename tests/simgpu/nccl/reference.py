@@ -1,4 +1,4 @@
-"""What collectives should give, by numpy: rounded to the type at each step, in the order of ranks."""
+"""What collectives should give, by numpy: in the order of ranks, rounded at each step."""
 
 from __future__ import annotations
 

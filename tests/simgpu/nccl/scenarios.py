@@ -118,7 +118,7 @@ def in_place(world: World, count: int) -> list[str]:
 
 
 def scaled_sum(world: World, kinds: list[int]) -> list[str]:
-    """Sums with a factor, from the host and, changed after the call that made it, from the device."""
+    """Sums with a factor from the host, and from the device, where it is changed later."""
     world.connect()
     wrong = []
     for kind in map(Type, kinds):
@@ -172,15 +172,13 @@ def early_and_late(world: World) -> dict[str, Any]:
 
 
 def work_behind(world: World) -> dict[str, Any]:
-    """A copy to pinned memory behind a collective moves what the collective left, and not before."""
+    """A copy to pinned memory behind a collective moves what that left, and not before."""
     world.connect()
     buffer, ones = _ones(world)
     pinned = ctypes.c_void_p()
     world.cuda.call("cudaMallocHost", ctypes.byref(pinned), ctypes.c_size_t(ones.nbytes))
     ctypes.memset(pinned, 0, ones.nbytes)
-    seen = np.ctypeslib.as_array(
-        ctypes.cast(pinned, ctypes.POINTER(ctypes.c_float)), shape=(ONES,)
-    )
+    seen = np.ctypeslib.as_array(ctypes.cast(pinned, ctypes.POINTER(ctypes.c_float)), shape=(ONES,))
     if world.rank == 1:
         world.hear("launch")
     _sum_in_place(world, buffer)

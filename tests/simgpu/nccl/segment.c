@@ -117,9 +117,7 @@ nccl_result segment_join(const char *name, int ranks, int rank, const atomic_boo
   return NCCL_SUCCESS;
 }
 
-void segment_leave(struct segment *segment) {
-  munmap(segment, segment_size((int)segment->ranks));
-}
+void segment_leave(struct segment *segment) { munmap(segment, segment_size((int)segment->ranks)); }
 
 void arrival_post(struct arrival *arrivals, uint64_t number, uint64_t start_ns,
                   uint64_t signature) {

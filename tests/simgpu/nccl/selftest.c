@@ -1,6 +1,7 @@
 /*
- * nccl_selftest RANKS processes|threads: every collective with every type and operator, what is sent
- * and received, splits, late ranks and aborts, checked against sums done here. Built with sanitizers.
+ * nccl_selftest RANKS processes|threads: every collective with every type and operator, what is
+ * sent and received, splits, late ranks and aborts, checked against sums done here. Built with
+ * sanitizers.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -25,13 +26,13 @@ struct world {
   uint8_t *from, *to;
 };
 
-#define CHECK(condition)                                                                \
-  do {                                                                                  \
-    if (!(condition)) {                                                                 \
-      fprintf(stderr, "%s:%d: rank %d of %d: %s (%s)\n", __FILE__, __LINE__, world->rank, \
-              world->ranks, #condition, ncclGetLastError(NULL));                        \
-      _exit(1);                                                                         \
-    }                                                                                   \
+#define CHECK(condition)                                                                           \
+  do {                                                                                             \
+    if (!(condition)) {                                                                            \
+      fprintf(stderr, "%s:%d: rank %d of %d: %s (%s)\n", __FILE__, __LINE__, world->rank,          \
+              world->ranks, #condition, ncclGetLastError(NULL));                                   \
+      _exit(1);                                                                                    \
+    }                                                                                              \
   } while (0)
 
 #define CHECK_OK(call) CHECK((call) == NCCL_SUCCESS)
@@ -40,10 +41,9 @@ static void put(nccl_type type, void *array, size_t i, double value) {
   uint8_t *at = (uint8_t *)array + i * reduce_type_size(type);
   const int64_t whole = (int64_t)value;
   const float single = (float)value;
-  const uint16_t half =
-      type == NCCL_BFLOAT16 ? float_to_bfloat16(single) : float_to_half(single);
-  const void *bytes = type == NCCL_FLOAT64   ? (const void *)&value
-                      : type == NCCL_FLOAT32 ? (const void *)&single
+  const uint16_t half = type == NCCL_BFLOAT16 ? float_to_bfloat16(single) : float_to_half(single);
+  const void *bytes = type == NCCL_FLOAT64                            ? (const void *)&value
+                      : type == NCCL_FLOAT32                          ? (const void *)&single
                       : type == NCCL_FLOAT16 || type == NCCL_BFLOAT16 ? (const void *)&half
                                                                       : (const void *)&whole;
   memcpy(at, bytes, reduce_type_size(type));
@@ -105,8 +105,7 @@ static void check_reductions(struct world *world, nccl_type type, nccl_op op, si
   }
   const int root = world->ranks - 1;
   fill(world, type, count);
-  CHECK_OK(
-      ncclReduce(world->from, world->to, count, type, op, root, world->comm, world->stream));
+  CHECK_OK(ncclReduce(world->from, world->to, count, type, op, root, world->comm, world->stream));
   synchronize(world);
   for (size_t i = 0; i < count && world->rank == root; i++) {
     check_value(world, type, i, reduced(world, type, op, i));
@@ -321,8 +320,7 @@ int main(int argc, char **argv) {
   nccl_unique_id id;
   ncclGetUniqueId(&id);
   for (int rank = 0; rank < ranks; rank++) {
-    worlds[rank] =
-        (struct world){.rank = rank, .ranks = ranks, .in_threads = in_threads, .id = id};
+    worlds[rank] = (struct world){.rank = rank, .ranks = ranks, .in_threads = in_threads, .id = id};
   }
   return in_threads ? run_threads(worlds, ranks) : run_processes(worlds, ranks);
 }

@@ -68,8 +68,8 @@ nccl_result ncclCommSplit(nccl_comm parent, int color, int key, nccl_comm *made,
   }
   char name[NAME_BYTES];
   make_name(parent, color, name, sizeof name);
-  const bool blocking = config && config->blocking != NCCL_UNDEFINED ? config->blocking != 0
-                                                                     : parent->blocking;
+  const bool blocking =
+      config && config->blocking != NCCL_UNDEFINED ? config->blocking != 0 : parent->blocking;
   *made = comm_new(name, ranks, rank, blocking);
   (*made)->device = parent->device;
   return comm_connect_all(made, 1);

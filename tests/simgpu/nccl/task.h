@@ -22,8 +22,8 @@ struct task {
   enum collective what;
   const void *from;
   void *to;
-  size_t count; /* elements, as the caller counts them */
-  int root;     /* or the peer */
+  size_t count;               /* elements, as the caller counts them */
+  int root;                   /* or the peer */
   struct reduction reduction; /* its type holds for all */
   nccl_stream stream;
 };

@@ -4,19 +4,19 @@
 #include "machine.h"
 
 /* Checks, then stores what `value` says with the device's index in `device`. */
-#define ANSWER(handle, to, value)                               \
-  do {                                                          \
-    int device;                                                 \
-    const nvml_result result = machine_check((handle), &device); \
-    if (result != NVML_SUCCESS) {                               \
-      return result;                                            \
-    }                                                           \
-    if (!(to)) {                                                \
-      return NVML_INVALID_ARGUMENT;                             \
-    }                                                           \
-    (void)device;                                               \
-    *(to) = (__typeof__(*(to)))(value);                         \
-    return NVML_SUCCESS;                                        \
+#define ANSWER(handle, to, value)                                                                  \
+  do {                                                                                             \
+    int device;                                                                                    \
+    const nvml_result result = machine_check((handle), &device);                                   \
+    if (result != NVML_SUCCESS) {                                                                  \
+      return result;                                                                               \
+    }                                                                                              \
+    if (!(to)) {                                                                                   \
+      return NVML_INVALID_ARGUMENT;                                                                \
+    }                                                                                              \
+    (void)device;                                                                                  \
+    *(to) = (__typeof__(*(to)))(value);                                                            \
+    return NVML_SUCCESS;                                                                           \
   } while (0)
 
 #endif

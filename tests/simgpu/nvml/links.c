@@ -34,8 +34,7 @@ NVML_API nvml_result nvmlDeviceGetPcieThroughput(nvml_device handle, int counter
   ANSWER(handle, kb_per_s, throughput(device, counter));
 }
 
-NVML_API nvml_result nvmlDeviceGetCurrPcieLinkGeneration(nvml_device handle,
-                                                         unsigned *generation) {
+NVML_API nvml_result nvmlDeviceGetCurrPcieLinkGeneration(nvml_device handle, unsigned *generation) {
   ANSWER(handle, generation, PCIE_GENERATION);
 }
 

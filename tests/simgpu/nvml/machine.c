@@ -11,7 +11,7 @@
 
 static const uint64_t SHORTEST_WINDOW_NS = 50 * 1000 * 1000;
 
-/* ---- boards ------------------------------------------------------------------------------------ */
+/* ---- boards ---------------------------------------------------------------------------------- */
 
 static const char *board_folder(void) {
   const char *folder = getenv("SIMGPU_BOARD");
@@ -86,7 +86,7 @@ static uint64_t now_ns(void) {
   return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* ---- totals ------------------------------------------------------------------------------------- */
+/* ---- totals ---------------------------------------------------------------------------------- */
 
 /* What has been seen of each process; what is gone stays counted. */
 struct seen {
@@ -115,8 +115,8 @@ static uint64_t busy_until(const struct process *process, uint64_t now) {
     const uint64_t ahead_ns = device->busy_until_ns - now;
     return busy_ns > ahead_ns ? busy_ns - ahead_ns : 0;
   }
-  const uint64_t since_ns = device->open_since_ns > device->busy_until_ns ? device->open_since_ns
-                                                                         : device->busy_until_ns;
+  const uint64_t since_ns =
+      device->open_since_ns > device->busy_until_ns ? device->open_since_ns : device->busy_until_ns;
   return device->open_since_ns && now > since_ns ? busy_ns + (now - since_ns) : busy_ns;
 }
 

@@ -113,7 +113,7 @@ NVML_API nvml_result nvmlSystemGetCudaDriverVersion_v2(int *version) {
   return nvmlSystemGetCudaDriverVersion(version);
 }
 
-/* ---- handles ------------------------------------------------------------------------------------ */
+/* ---- handles --------------------------------------------------------------------------------- */
 
 NVML_API nvml_result nvmlDeviceGetCount_v2(unsigned *count) {
   if (users == 0 || !count) {

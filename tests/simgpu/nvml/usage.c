@@ -69,7 +69,7 @@ NVML_API nvml_result nvmlDeviceGetUtilizationRates(nvml_device handle, nvml_util
   return result;
 }
 
-/* ---- power ----------------------------------------------------------------------------------------- */
+/* ---- power ----------------------------------------------------------------------------------- */
 
 static unsigned milliwatts(int device) {
   return (unsigned)((IDLE_WATTS + BUSY_WATTS * busy_share(device)) * 1000);
@@ -106,7 +106,7 @@ NVML_API nvml_result nvmlDeviceGetPerformanceState(nvml_device handle, int *stat
   ANSWER(handle, state, 0);
 }
 
-/* ---- temperature, clocks --------------------------------------------------------------------------- */
+/* ---- temperature, clocks --------------------------------------------------------------------- */
 
 static double celsius(int device) {
   return simgpu_fault("nvml_temperature", IDLE_CELSIUS + BUSY_CELSIUS * busy_share(device));
@@ -161,7 +161,7 @@ NVML_API nvml_result nvmlDeviceGetMaxClockInfo(nvml_device handle, int which, un
   ANSWER(handle, mhz, which == NVML_CLOCK_MEMORY ? MEMORY_MHZ : BUSY_MHZ);
 }
 
-/* ---- slow for a reason ------------------------------------------------------------------------------- */
+/* ---- slow for a reason ----------------------------------------------------------------------- */
 
 static unsigned long long clock_reasons(int device) {
   const double reasons = simgpu_fault("nvml_throttle", -1);

@@ -37,7 +37,7 @@ class Reduction {
       case ReduceOp::PRODUCT: code = ncclProd; return;
       case ReduceOp::MIN: code = ncclMin; return;
       case ReduceOp::MAX: code = ncclMax; return;
-      case ReduceOp::PREMUL_SUM: return scaled(op, tensor);
+      case ReduceOp::PREMUL_SUM: scaled(op, tensor); return;
       default: TORCH_CHECK(false, "simnccl: NCCL does not have this reduction");
     }
   }

@@ -71,7 +71,8 @@ void copy_within_device(const at::Tensor &to, const at::Tensor &from) {
 
 // A link between host and device moves bytes only: types and layouts change on the side they come from.
 void copy_over_link(const at::Tensor &to, const at::Tensor &from, bool non_blocking) {
-  at::Tensor source = from.to(to.scalar_type()).expand_as(to).contiguous();
+  at::Tensor source = from.scalar_type() == to.scalar_type() ? from : from.to(to.scalar_type());
+  if (!source.is_contiguous()) source = source.contiguous();
   at::Tensor target = to.is_contiguous() ? to : at::empty_like(to, at::MemoryFormat::Contiguous);
   int kind = on_device(to) ? cudaMemcpyHostToDevice : cudaMemcpyDeviceToHost;
   keep_for_replay(target, source);

@@ -1,6 +1,7 @@
 // What Python needs beyond torch.Stream, torch.Event and torch.accelerator.
 #include <torch/csrc/utils/pybind.h>
 
+#include "finish.h"
 #include "graph.h"
 #include "graph_object.h"
 #include "launch.h"
@@ -16,6 +17,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   register_operators();
   define_process_group(m);
   using Release = py::call_guard<py::gil_scoped_release>;
+  m.def("finish_autograd", &finish_autograd, Release());
   m.def("device_count", &device_count);
   m.def("current_device", &current_device);
   m.def("set_device", [](int device) { exchange_device(device); });

@@ -73,6 +73,10 @@ at::Tensor &set_empty(at::Tensor &self) {
   return at::native::set_storage_cpu_(self, nothing, 0, {0}, {});
 }
 
+void record_stream(at::Tensor &self, c10::Stream stream) {
+  allocator()->recordStream(self.storage().data_ptr(), stream);
+}
+
 // As on CUDA, where it is a fill; the CPU has a kernel of its own for it.
 at::Tensor &zero(at::Tensor &self) { return self.fill_(0); }
 
@@ -91,6 +95,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("set_.source_Tensor", at::native::set_tensor_);
   m.impl("set_", set_empty);
   m.impl("zero_", zero);
+  m.impl("record_stream", record_stream);
 }
 
 }  // namespace

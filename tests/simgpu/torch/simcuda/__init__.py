@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import atexit
 import sys
-import threading
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ backend = _load.backend()
 
 torch.utils.rename_privateuse1_backend("simcuda")
 
+from simcuda import distributed  # noqa: E402, F401  registers the process group
 from simcuda.graphs import CUDAGraph, graph  # noqa: E402
 from simcuda.memory import (  # noqa: E402
     empty_cache,
@@ -128,23 +128,6 @@ def _is_in_bad_fork() -> bool:
     return False
 
 
-def _finish_autograd() -> None:
-    """Let autograd's device thread end its last task before Python ends.
-
-    It may still hold that task, and with it Python objects of the thread that called backward: to let
-    go of them after finalisation has begun aborts the process. A task of a fresh thread, which has no
-    such objects, makes it let go. Nothing is launched for empty tensors.
-    """
-
-    def empty_backward() -> None:
-        leaf = torch.empty(0, device="simcuda", requires_grad=True)
-        leaf.view(0).backward(torch.empty(0, device="simcuda"))
-
-    thread = threading.Thread(target=empty_backward)
-    thread.start()
-    thread.join()
-
-
 torch._register_device_module("simcuda", sys.modules[__name__])
 torch.utils.generate_methods_for_privateuse1_backend()
-atexit.register(_finish_autograd)
+atexit.register(backend.finish_autograd)

@@ -27,7 +27,9 @@ def load_global(name: str, *, required: bool = True) -> ctypes.CDLL | None:
     path = libraries() / name
     if not path.exists():
         if required:
-            raise ImportError(f"{path} is missing: build the simulated stack, or set SIMGPU_LIBRARIES")
+            raise ImportError(
+                f"{path} is missing: build the simulated stack, or set SIMGPU_LIBRARIES"
+            )
         return None
     return ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
 

@@ -150,6 +150,9 @@ def training(job: Job) -> None:
         )
         job.tape.add("MmBackward0", at + 310, at + 490, seq=at, tid=2, kind="autograd")
         job.call(at + 400, at + 410, at + 2, tid=2)
+        job.tape.add("aten::sum", at + 491, at + 498, tid=2)
+        job.call(at + 492, at + 494, at + 4, tid=2)
+        job.work(at + 495, at + 500, at + 4, name="sum")
         job.work(at + 420, at + 520, at + 2, name="gemm_back")
         job.tape.add("Optimizer.step#SGD.step", at + 700, at + 900, kind="user_scope")
         job.tape.add("aten::add_", at + 750, at + 800)
@@ -170,9 +173,10 @@ def test_work_of_forward_and_backward_belongs_to_its_module(job: Job) -> None:
     assert rows == {
         ("aten::mm", "net.0", False): 200,
         ("MmBackward0", "net.0", True): 100,
+        ("aten::sum", "net.0", True): 5,
         ("aten::add_", None, False): 50,
     }
-    assert gpu.launches.counts() == {"joined": 6}
+    assert gpu.launches.counts() == {"joined": 8}
     assert gpu.time.unjoined == {}
 
 
@@ -194,11 +198,18 @@ def test_what_cannot_be_joined_has_a_reason(job: Job) -> None:
     job.work(1600, 1610, 99, name="before the window")
     job.call(1620, 1630, 98)
     job.work(1640, 1650, 98, name="by nobody")
+    job.call(1050, 1060, 97)
+    job.work(1070, 1080, 97, name="by an operator that began before the window")
     data = job.data()
     cuts, thread = cut_steps(data)
     gpu = gpu_of(data, attribute(data, thread.tid), cuts)
     assert gpu is not None
-    assert gpu.launches.counts() == {"joined": 6, "no_call": 1, "no_operator": 1}
+    assert gpu.launches.counts() == {
+        "joined": 8,
+        "no_call": 1,
+        "no_operator": 1,
+        "edge": 1,
+    }
 
 
 def test_kernels_of_a_graph_have_the_operator_of_its_launch(job: Job) -> None:

@@ -1,0 +1,164 @@
+"""Targets on the simulated GPU, captured at level `device`, and what the device really did."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gputap.injectors.library.client import WindowConfig
+from gputap.injectors.library.device import DeviceConfig
+from gputap.injectors.tap import AgentTap
+from gputap.profiler import session
+from gputap.profiler.schema import CaptureMode
+from gputap.profiler.store import Capture
+from tests.simgpu import truth
+from tests.workload import Workload
+
+FOLDER = Path(__file__).resolve().parent / "simgpu"
+WORK = ("kernel", "memcpy", "memset")
+
+
+@cache
+def stack() -> tuple[Path, Path]:
+    """The folders of the simulated libraries and of the torch backend; skips if there are none."""
+    given = [os.environ.get(name) for name in ("SIMGPU_LIBRARIES", "SIMCUDA_MODULES")]
+    if all(given):
+        return Path(str(given[0])), Path(str(given[1]))
+    # Not imported on top: they belong to a test bed that a machine may be unable to build.
+    folders = []
+    for name in ("tests.simgpu.build", "tests.simgpu.torch.build"):
+        build = importlib.import_module(name)
+        try:
+            folders.append(build.ensure())
+        except build.CannotBuild as exc:
+            pytest.skip(f"no simulated GPU: {exc}")
+    return folders[0], folders[1]
+
+
+class SimWorkload(Workload):
+    """A workload of `tests/simgpu/torch/workloads` with its truth log."""
+
+    def __init__(
+        self, name: str, *args: str, log: Path, env: Mapping[str, str] | None = None, **options: Any
+    ) -> None:
+        libraries, modules = stack()
+        self._log = log
+        variables = {
+            "SIMGPU_LOG": f"{log}.%p",
+            "SIMGPU_LIBRARIES": str(libraries),
+            "SIMCUDA_MODULES": str(modules),
+            **(env or {}),
+        }
+        script = FOLDER / "torch" / "workloads" / f"{name}.py"
+        super().__init__(script, *args, env=variables, timeout_s=120, **options)
+
+    def truth(self, pid: int | None = None) -> list[truth.Operation]:
+        """What the virtual device did so far: kernels, copies and fills."""
+        found = truth.read(Path(f"{self._log}.{pid or self.pid}"))
+        return [operation for operation in found if operation.kind in WORK]
+
+
+def capture(
+    pids: Sequence[int],
+    path: Path,
+    during: Callable[[], object] = lambda: time.sleep(1),
+    *,
+    mode: CaptureMode = CaptureMode.FULL,
+    device: DeviceConfig | None = None,
+    limit_s: float = 60.0,
+) -> Capture:
+    """One window at level `device`, open while `during` runs on another thread."""
+    opened, done = threading.Event(), threading.Event()
+
+    def act() -> None:
+        opened.wait(limit_s)
+        try:
+            during()
+        finally:
+            done.set()
+
+    actor = threading.Thread(target=act)
+    actor.start()
+    try:
+        config = device or DeviceConfig()
+        taps = [AgentTap(pid, WindowConfig(mode=mode), device=config) for pid in pids]
+        plan = session.Plan(path=path, duration_ns=int(limit_s * 1e9), mode=mode)
+        return session.run(taps, plan, progress=lambda _: opened.set(), stop_asked=done.is_set)
+    finally:
+        opened.set()
+        actor.join(limit_s)
+
+
+Work = tuple[str, int, int]
+"""Kind, correlation id and node of its graph: names one piece of work within a process."""
+
+
+class Compared:
+    """A capture beside what the device really did within its window."""
+
+    def __init__(self, taken: Capture, did: Sequence[truth.Operation], rank: int = 0) -> None:
+        manifest = next(r for r in taken.ranks if r.rank == rank)
+        assert manifest.window_start_ns is not None and manifest.window_end_ns is not None
+        assert manifest.device is not None
+        # The log has the simulated clock's times, the capture unix times by our clock.
+        self.slack_ns = manifest.device.clock_error_ns + 2_000
+        table = taken.table("device", rank=rank).to_pylist()
+        rows = [row for row in table if row["kind"] in WORK]
+        self.captured = {
+            (row["kind"], row["correlation_id"], row["graph_node_id"] or 0): row for row in rows
+        }
+        assert len(self.captured) == len(rows), "two rows for one piece of work"
+        self.did = {(o.kind, o.correlation_id, o.graph_node_id): o for o in did}
+        lo, hi = manifest.window_start_ns, manifest.window_end_ns
+        self.within = {
+            key
+            for key, o in self.did.items()
+            if o.start_ns >= lo + self.slack_ns and o.end_ns <= hi - self.slack_ns
+        }
+
+    def missing(self) -> set[Work]:
+        """What the device did within the window and the capture does not have."""
+        return self.within - self.captured.keys()
+
+    def invented(self) -> set[Work]:
+        """What the capture has and the device never did."""
+        return self.captured.keys() - self.did.keys()
+
+    def wrong(self) -> list[tuple[Any, ...]]:
+        """What both have with other times, sizes or places."""
+        found = []
+        for key, row in self.captured.items():
+            o = self.did[key]
+            late = row["start_ns"] - o.start_ns
+            longer = row["duration_ns"] - (o.end_ns - o.start_ns)
+            size = o.bytes if o.kind != "kernel" else row["bytes"]
+            same = (row["bytes"], row["stream_id"], row["device_id"]) == (size, o.stream, o.device)
+            if abs(late) > self.slack_ns or abs(longer) > 3 or not same:
+                found.append((key, late, longer, o, row))
+        return found
+
+    def check(self) -> None:
+        """Exactly what the device did, as it did it."""
+        assert self.within, "nothing ran within the window"
+        missing, invented = self.missing(), self.invented()
+        assert not missing, f"{len(missing)} of {len(self.within)}, e.g. {sorted(missing)[:3]}"
+        assert not invented, f"{len(invented)}, e.g. {sorted(invented)[:3]}"
+        wrong = self.wrong()
+        assert not wrong, f"{len(wrong)} of {len(self.captured)}, e.g. {wrong[:3]}"
+
+
+def names(operations: Sequence[truth.Operation]) -> Counter[str]:
+    """How often each kernel ran, by its mangled name."""
+    return Counter(o.name for o in operations if o.kind == "kernel")
+
+
+__all__ = ["Compared", "SimWorkload", "capture", "names", "stack"]
