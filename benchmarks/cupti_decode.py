@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from gputap.profiler.cupti import abi, names
 from gputap.profiler.cupti.abi import ActivityKind
-from gputap.profiler.cupti.categories import category, tensor_cores
 from gputap.profiler.cupti.decode import Decoded, decode
 from gputap.profiler.cupti.replay import MOST_IN_CHUNK
 from gputap.profiler.cupti.tables import cuda_api_table, device_table
@@ -109,8 +108,7 @@ def mangled(number: int) -> str:
 
 def describe_all(texts: Sequence[str]) -> None:
     """What a new name costs once."""
-    for cached in (names.describe, category, tensor_cores):
-        cached.cache_clear()
+    names.describe.cache_clear()
     for text in texts:
         names.describe(text)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from gputap.profiler.cupti.tables import cuda_api_table, device_table
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from gputap.profiler.agent_memory import Records
     from gputap.profiler.device_memory import Chunk, DeviceMemory
     from gputap.profiler.ingest import Sink
 
@@ -36,6 +37,31 @@ _STEP_NS: Final = 1_000_000
 """CUPTI's clock moved so far against ours between two samples: somebody set it."""
 
 Ints = npt.NDArray[np.int64]
+
+
+_NEAR_NS: Final = 1_000_000_000
+"""Work is no further from the samples of its clock: CUPTI is asked ten times a second."""
+
+
+class _Epoch:
+    """CUPTI's clock between two settings of it."""
+
+    def __init__(self) -> None:
+        self.clock = SessionClock(offset_ns=0)
+        self._first: int | None = None
+        self._last = 0
+
+    def add(self, samples: Records) -> None:
+        """Take samples of it, later ones than before."""
+        if len(samples):
+            self._first = int(samples["ticks"][0]) if self._first is None else self._first
+            self._last = int(samples["ticks"][-1])
+            self.clock.add(samples)
+
+    def holds(self, times: Ints) -> npt.NDArray[np.bool_]:
+        """Whether times, of which some clock showed each, are by this one."""
+        near: npt.NDArray[np.bool_] = times <= self._last + _NEAR_NS
+        return near & (times >= (self._first or 0) - _NEAR_NS)
 
 
 class DeviceIngest:
@@ -59,10 +85,12 @@ class DeviceIngest:
         self._strings = strings
         self._host_clock = clock
         self._host_tids = host_tids
-        self._clock = SessionClock(offset_ns=0)
+        self._epochs = [_Epoch()]
         self._clock_at = 0
         self._last_offset: int | None = None
         self._decoded: list[Decoded] = []
+        self._single: list[Decoded] = []
+        """Calls of the driver that may still turn out to be the inner half of another."""
         self._bytes = 0
         self._oldest = 0.0
         self.window_start_ns: int | None = None
@@ -81,10 +109,12 @@ class DeviceIngest:
     @property
     def error_ns(self) -> int:
         """Bound on the difference between CUPTI's times and unix time as gputap writes it."""
-        return self._clock.clock().error_ns + self._host_clock().error_ns
+        worst = max(epoch.clock.clock().error_ns for epoch in self._epochs)
+        return worst + self._host_clock().error_ns
 
     def poll(self) -> None:
         """Take what has come; write a part if it is due."""
+        self._learn_clock()
         for chunk in self._memory.drain(PART_BYTES):
             self._take(chunk)
         late = self._decoded and time.monotonic() - self._oldest >= PART_SECONDS
@@ -93,23 +123,23 @@ class DeviceIngest:
 
     def finish(self) -> None:
         """Take and write all that is left."""
+        self._learn_clock()
         while chunks := self._memory.drain(PART_BYTES):
             for chunk in chunks:
                 self._take(chunk)
             self.flush()
-        self.flush()
-        self._learn_clock()
+        self.flush(last=True)
 
-    def flush(self) -> None:
+    def flush(self, *, last: bool = False) -> None:
         """Hand everything taken to the sink as one part of each table."""
-        if not self._decoded:
+        if not self._decoded and not (last and self._single):
             return
         decoded, self._decoded, self._bytes = self._decoded, [], 0
-        self._learn_clock()
         texts = self._texts(decoded)
         self._learn_devices(decoded, texts)
         device = self._in_window(device_table(decoded, texts, self._to_unix))
-        calls = self._in_window(cuda_api_table(without_nested(decoded), self._to_unix))
+        decoded, self._single = without_nested(decoded, self._single, last=last)
+        calls = self._in_window(cuda_api_table(decoded, self._to_unix))
         self.rows += device.num_rows
         self.calls += calls.num_rows
         self._sink("device", device)
@@ -129,25 +159,43 @@ class DeviceIngest:
         self.lost["nonsense"] += nonsense + decoded.bad_offset
 
     def _learn_clock(self) -> None:
-        """Samples of CUPTI's clock against ticks, as samples of it against unix time."""
+        """Samples of CUPTI's clock against ticks, as samples of it against unix time.
+
+        Where the clock was set in between, all that came before is converted by the clock before.
+        """
         samples, self._clock_at = self._memory.clock_samples(self._clock_at)
         if not len(samples):
             return
+        as_samples = self._as_samples(samples)
+        offsets = as_samples["ticks"].astype(np.int64) - as_samples["mono_ns"]
+        known = offsets[:1] if self._last_offset is None else [self._last_offset]
+        steps = np.flatnonzero(np.abs(np.diff(offsets, prepend=known)) > _STEP_NS)
+        self._last_offset = int(offsets[-1])
+        first, *later = np.split(as_samples, steps)
+        self._epochs[-1].add(first)
+        for part in later:
+            self.clock_steps += 1
+            self.flush()
+            self._epochs.append(_Epoch())
+            self._epochs[-1].add(part)
+
+    def _as_samples(self, samples: Records) -> Records:
         clock = self._host_clock()
         unix = clock.to_unix_ns(samples["ticks"])
-        device = samples["device_ns"].astype(np.int64)
-        width = clock.to_unix_ns(samples["ticks"] + samples["width_ticks"]) - unix
-        offsets = (device - unix).tolist()
-        for offset in offsets:
-            before, self._last_offset = self._last_offset, offset
-            self.clock_steps += before is not None and abs(offset - before) > _STEP_NS
-        as_samples = np.zeros(len(samples), schema.dtype(schema.CLOCK_SAMPLE))
-        as_samples["ticks"], as_samples["mono_ns"] = device, unix
-        as_samples["unix_ns"], as_samples["width_ticks"] = unix, width
-        self._clock.add(as_samples)
+        out = np.zeros(len(samples), schema.dtype(schema.CLOCK_SAMPLE))
+        out["ticks"], out["mono_ns"], out["unix_ns"] = samples["device_ns"], unix, unix
+        out["width_ticks"] = clock.to_unix_ns(samples["ticks"] + samples["width_ticks"]) - unix
+        return out
 
     def _to_unix(self, times: Ints) -> Ints:
-        return self._clock.clock().to_unix_ns(times)
+        """By the newest clock that the times fit: what came after it was set may be from before."""
+        out = self._epochs[-1].clock.clock().to_unix_ns(times)
+        for epoch, newer in zip(self._epochs[-2::-1], self._epochs[:0:-1], strict=True):
+            older = ~newer.holds(times)
+            if not older.any():
+                break
+            out[older] = epoch.clock.clock().to_unix_ns(times[older])
+        return out
 
     def _texts(self, decoded: Sequence[Decoded]) -> Sequence[str]:
         columns = [part.kernels["name"] for part in decoded if len(part.kernels)]
@@ -186,22 +234,39 @@ class DeviceIngest:
             return tid
 
 
-def without_nested(decoded: Sequence[Decoded]) -> list[Decoded]:
+def without_nested(
+    decoded: Sequence[Decoded], held: Sequence[Decoded] = (), *, last: bool = True
+) -> tuple[list[Decoded], list[Decoded]]:
     """The same without the calls of the driver that a recorded call of the runtime made.
 
-    Both have the same correlation id; the outer one is what the program did.
+    Both have the same correlation id; the outer one is what the program did, and it comes later.
+    Unless this is the last part, calls of the driver alone are held until the next: second answer.
     """
-    calls = [part.api_calls for part in decoded if len(part.api_calls)]
-    if not calls:
-        return list(decoded)
-    outer = [part["correlation_id"][part["kind"] == ActivityKind.RUNTIME] for part in calls]
-    known = np.unique(np.concatenate(outer))
-    out = []
+    single: list[Decoded] = []
+    calls = [part.api_calls for part in (*held, *decoded) if len(part.api_calls)]
+    outer = [rows["correlation_id"][rows["kind"] == ActivityKind.RUNTIME] for rows in calls]
+    known = np.unique(np.concatenate(outer)) if outer else np.empty(0, np.uint32)
+    out = [_only_calls(part, ~_inner(part.api_calls, known)) for part in held]
     for part in decoded:
         rows = part.api_calls
-        nested = (rows["kind"] == ActivityKind.DRIVER) & np.isin(rows["correlation_id"], known)
-        out.append(replace(part, api_calls=_where(rows, ~nested)) if nested.any() else part)
-    return out
+        inner, driver = _inner(rows, known), rows["kind"] == ActivityKind.DRIVER
+        waits = driver & ~inner & (not last)
+        if waits.any():
+            single.append(_only_calls(Decoded(), waits, rows))
+        keep = ~inner & ~waits
+        out.append(part if keep.all() else replace(part, api_calls=_where(rows, keep)))
+    return out, single
+
+
+def _inner(rows: Rows, outer: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    inner: npt.NDArray[np.bool_] = (rows["kind"] == ActivityKind.DRIVER) & np.isin(
+        rows["correlation_id"], outer
+    )
+    return inner
+
+
+def _only_calls(part: Decoded, keep: npt.NDArray[np.bool_], rows: Rows | None = None) -> Decoded:
+    return replace(part, api_calls=_where(part.api_calls if rows is None else rows, keep))
 
 
 def _where(rows: Rows, keep: npt.NDArray[np.bool_]) -> Rows:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from functools import lru_cache
 from typing import Final
 
 from gputap.profiler.cupti.cxx_text import without_parameters
 
-_MAX_READ: Final = 1 << 13
-"""Of longer names only so much is looked at."""
+_MAX_READ: Final = 2048
+"""Of longer names only so much is looked at: what they do is said early, and some rules need time
+that grows with the square of it."""
 
 
 class Category(str, Enum):
@@ -58,7 +58,8 @@ RULES: Final[tuple[tuple[Category, str], ...]] = (
     (
         _C.COMMUNICATION,
         r"nccl|rccl|nvshmem|rocshmem|mscclpp?|cross_device_reduce|(one|two)_?shot|"
-        r"all_?reduce|all_?gather(?!.*embedding)|all_?to_?all|reduce_scatter|deep_ep|symm_?mem|"
+        r"all[-_]?reduce|all[-_]?gather(?!.*embedding)|all_?to_?all|reduce_scatter|deep_ep|"
+        r"symm_?mem|"
         r"multimem|quickreduce|userbuffers|\bub::|barrier_kernel|lamport|p2p_copy|"
         r"pplx|mooncake|push_pull",
     ),
@@ -90,14 +91,18 @@ RULES: Final[tuple[tuple[Category, str], ...]] = (
     (
         _C.MOE,
         r"\bmoe|_moe|moe_|fused_moe|topk_?gating|expert|grouped_topk|router_gemm|moesum|"
-        r"ep_scatter|ep_gather|deepep|permute_tokens|token_permut|moealign|routing",
+        r"ep_scatter|ep_gather|deepep|permute_tokens|token_permut|moealign|routing|"
+        r"sigmoid_bias|topk_?softmax|softmax_?topk|biased_grouped|topk_idx|topk_with_k2",
     ),
+    # Attention that names the cache it reads, before the cache.
+    (_C.ATTENTION, r"(decode|prefill)with(paged|ragged)kvcache|paged_att(entio)?n"),
     # The KV cache and rotary positions before attention (`paged_`) and embedding (`rotary_`).
     (
         _C.ROPE_KV_CACHE,
         r"rotary|\brope|_rope|rope_|reshape_and_cache|kv_?cache(?!datatype)(?!.*attention)|"
         r"concat_and_cache|"
-        r"appendpagedkv|set_kv_buffer|set_mla_kv|kv_indices|copy_blocks|swap_blocks|get_mla_metadata|"
+        r"appendpagedkv|set_kv_buffer|set_mla_kv|kv_indices|copy_blocks|swap_blocks|"
+        r"get_mla_metadata|"
         r"_to_token_pool|kv_buffer|write_req_to_token|gather_cache|convert_vertical_slash",
     ),
     # Optimizers before reductions and elementwise; TBE fuses Adagrad into the embedding's backward.
@@ -113,7 +118,7 @@ RULES: Final[tuple[tuple[Category, str], ...]] = (
     # Norms of a gradient by multi_tensor_apply are the clipping that belongs to the optimizer.
     (
         _C.OPTIMIZER,
-        r"multi_tensor_apply|multi_?tensor_(adam|sgd|lamb|novograd|scale|axpby|l2norm)|adam|"
+        r"multi_tensor_apply|multi_?tensor_(adam|sgd|lamb|novograd|scale|axpby|l2norm)|(?<!h)adam|"
         r"adagrad|rmsprop|lamb_?stage|lambstage|sgd|koptimizer|amp_(unscale|update|non_finite)|"
         r"distopt|lion_|muon|zeropower",
     ),
@@ -132,7 +137,8 @@ RULES: Final[tuple[tuple[Category, str], ...]] = (
         r"batch(decode|prefill)with|single(decode|prefill)with|mergestate|merge_attn|"
         r"^_fwd_(kernel|grouped)|^_bwd_(kernel|preprocess)|_fwd_kernel_stage|^_attn|"
         r"selective_scan|chunk_(scan|state|gated|local|fwd|bwd|delta|gla)|ssd_|mamba|gated_delta|"
-        r"retention|linear_attn|wkv|paged_attn|masked_multihead|_varlen_|"
+        r"retention|linear_attn|wkv|state_passing|kda_|_kda|gdn|delta_?net|dot_do_o|convert_dq|"
+        r"dkdv|_?prefill|masked_multihead|_varlen_|"
         r"batchedgemm_softmax",
     ),
     # Fused norm + quantization is a norm first.
@@ -142,14 +148,15 @@ RULES: Final[tuple[tuple[Category, str], ...]] = (
         r"\bbn_(fw|bw)|bn_(fw|bw)_|cuapplylayer|cucomputegrad|cucomputepartgrad|_?ln_(fwd|bwd)|"
         r"normkernel|fused_add_rms|weight_norm|computefusedparams|groupnorm|"
         r"computeinternalgradients|qk_?norm|l2norm|local_response|lrn|_norm_(fwd|bwd)|"
-        r"norm::|compute_?(invstd|stats)|welford",
+        r"norm::|compute_?(invstd|stats)|welford|with_norm|(^|_)gn_",
     ),
     # Convolutions before gemm (implicit_gemm) and quantization; layout changes of cuDNN are copies.
     (_C.COPY, r"(nchw|nhwc|ncdhw|ndhwc|chwn)to(nchw|nhwc|ncdhw|ndhwc|chwn)"),
     (
         _C.CONV,
         r"conv(?!ert)|fprop|wgrad|dgrad|implicit_?gemm|im2col|col2im|vol2col|winograd|"
-        r"scudnn|[hs]\d+cudnn|cudnn::cnn|cask_cudnn|fft[12]d_|flip_filter|dgrad|_igemm_(fwd|bwd|wrw)|igemm_|"
+        r"scudnn|[hs]\d+cudnn|cudnn::cnn|cask_cudnn|fft[12]d_|flip_filter|dgrad|"
+        r"_igemm_(fwd|bwd|wrw)|igemm_|"
         r"miopensp|naive_conv|depthwise|subtensorop|gcgemm|computeoffsetskernel|"
         r"cudnn::(detail::)?(winograd|dgrad|wgrad)|precomputed_",
     ),
@@ -160,7 +167,8 @@ RULES: Final[tuple[tuple[Category, str], ...]] = (
         r"_bmm|bmm_|scaled_mm|marlin|machete|cutlass(?!.*(elementwise|copy))|tensorop|wvsplit|llmm|"
         r"ampere_[a-z0-9]*(syrk|trsm|trmm|symm|herk)|dot_kernel|reduce_1block_kernel|wgmma|"
         r"device_kernel<at::cuda::detail::cutlass|tinygemm|awq_|exllama|qmv|qgemm|"
-        r"\bger_|syrk|trsm|batched_dot|matvec|mat_vec|mul_mat|linear_kernel|epilogue::impl",
+        r"\bger_|syrk|trsm|xxt_kernel|ba_plus_caa|batched_dot|matvec|mat_vec|mul_mat|"
+        r"linear_kernel|epilogue::impl",
     ),
     (
         _C.QUANTIZATION,
@@ -172,7 +180,8 @@ RULES: Final[tuple[tuple[Category, str], ...]] = (
     # Lookups, gathers and scatters, before elementwise (scatter_gather_elementwise) and reduction.
     (
         _C.EMBEDDING,
-        r"embedding|index_?select|indexselect|index_?add|indexfunc|index_(put|fill|copy|elementwise|"
+        r"embedding|index_?select|indexselect|index_?add|indexfunc|"
+        r"index_(put|fill|copy|elementwise|"
         r"kernel)|indexing_backward|index_get|"
         r"scatter|gather(?!topk)|compute_grad_weight|krn_partial|sum_and_scatter|take_put|"
         r"masked_select|segment_reduce|compute_grad|lookup|getkernel|unpool",
@@ -193,7 +202,7 @@ RULES: Final[tuple[tuple[Category, str], ...]] = (
     # Copies by kernels; before elementwise, whose templates they use.
     (
         _C.COPY,
-        r"catarray|copy|memcpy|memset|fill(?!ed)|transpose|permut|\bcat_|concat|"
+        r"catarray|copy|memcpy|memset|(?<!pre)fill(?!ed)|transpose|permut|\bcat_|concat|"
         r"stack_kernel|\broll|_roll|flip|\bpad|_pad|pad_|padding|reflection|replication|triu|tril|"
         r"arange|linspace|eye_kernel|zero_|_zero|clone|gather_rows|split_with_sizes|chunk_cat|"
         r"shuffle|expand|repeat|strided|contiguous|pack_|unpack|slice|offsets_range|"
@@ -202,7 +211,8 @@ RULES: Final[tuple[tuple[Category, str], ...]] = (
     # What falls out of windows is a reduction of them.
     (
         _C.REDUCTION,
-        r"reduce|reduction|pool|norm_?two|lpnorm|argmax|argmin|meanops|sum_functor|_sum_|sum_kernel|"
+        r"reduce|reduction|pool|norm_?two|lpnorm|argmax|argmin|meanops|sum_functor|_sum_|"
+        r"sum_kernel|"
         r"trace_kernel|allclose|isfinite_all|devicereduce|segmented|dot_product|"
         r"max_kernel|min_kernel|cdist|rowwise_(max|sum)|colsum",
     ),
@@ -215,7 +225,7 @@ RULES: Final[tuple[tuple[Category, str], ...]] = (
         r"foreach|apply_|threshold|scal_kernel|axpy|clamp_position|resolve_future|"
         r"cast_|convert|for_each|addcmul|"
         r"transform_kernel|tensor_apply|softcap|add_mul|element_wise|"
-        r"cudnn::ops|tensor_kernel|packedtensor",
+        r"cudnn::ops|tensor_kernel|unary_kernel|binary_kernel|packedtensor",
     ),
 )
 
@@ -225,21 +235,24 @@ _NEVER: Final = frozenset(Category) - {_C.GEMM, _C.CONV, _C.ATTENTION, _C.MOE, _
 """What does no products of matrices."""
 
 _SIMT: Final = re.compile(
-    r"simt|(?<![a-z0-9])sgemm|repack|merge_attn|gemv|gemvx|gemvnsp|dot_kernel|reduce_1block|splitk_?reduce|fft[12]d|computeoffsets|"
-    r"_(sgemm|cgemm|gcgemm|scgemm)_|^(ampere|volta|turing|maxwell|pascal|kepler)_(sgemm|cgemm|zgemm)|"
-    r"scudnn|winograd|im2col|col2im|depthwise|f32f32_f32f32_f32_[tn]|epilogue::impl|"
-    r"reduce_wgrad|reducesplitk|moe_align|topk|gating|merge_?state|combine_kernel|"
-    r"ll4mi_reduce|_reduce_kernel|preprocess|convert_dq"
+    # Single and complex precision on ordinary cores, vectors, and what goes before or after.
+    r"simt|(?<![a-z0-9])sgemm|_(sgemm|cgemm|gcgemm|scgemm)_|"
+    r"^(ampere|volta|turing|maxwell|pascal|kepler)_(sgemm|cgemm|zgemm)|"
+    r"f32f32_f32f32_f32_[tn]|gemv|dot_kernel|reduce_1block|splitk_?reduce|epilogue::impl|repack|"
+    r"fft[12]d|computeoffsets|scudnn|winograd|im2col|col2im|depthwise|reduce_wgrad|reducesplitk|"
+    r"(batch|single)decodewith(?!.*mla)|merge_attn|merge_?state|combine_kernel|ll4mi_reduce|"
+    r"_reduce_kernel|preprocess|dot_do_o|convert_dq|moe_align|topk|gating|^triton_(per|red|poi)_"
 )
 _MATRIX: Final = re.compile(
-    r"tensorop|tensor16x|tensor8x|wmma|[hi]mma|gmma|_mma|mfma|wgmma|nvjet|flash|fmha_v2|"
-    r"s1688|s16816|s161616|s884|h884|h1688|h16816|i8816|i16832|i16864|d884|xmma|"
+    r"tensorop|tensor16x|tensor8x|wmma|[hi]mma|gmma|_mma|mfma|wgmma|nvjet|flash(?!infer)|fmha_v2|"
+    r"fmhasm\d+|(batch|single)prefillwith|^bmm_(e2m1|e4m3|mxe|bfloat16|fp16)|"
+    r"s1688|s16816|s161616|s884|h884|h1688|h16816|i8816|i16832|i16864|d884|z884|xmma|"
     r"_mi(?:16x16|32x32|4x4)|cutlass3x|sm(?:90|100|120)_|marlin|machete|deep_?gemm|fp8_gemm|"
-    r"hgemm_mma|tfloat32|cutlassf_(bf16|f16)|cutlassb_(bf16|f16)|cudnn_generated"
+    r"tfloat32|cutlassf_(bf16|f16)|cutlassb_(bf16|f16)|cudnn_generated"
 )
+"""Shapes of matrix instructions, and libraries that use nothing else."""
 
 
-@lru_cache(maxsize=1 << 14)
 def category(name: str) -> Category:
     """What a kernel computes. The name may be mangled; then its words are looked at as they are."""
     text = _looked_at(name)
@@ -249,7 +262,6 @@ def category(name: str) -> Category:
     return Category.OTHER
 
 
-@lru_cache(maxsize=1 << 14)
 def tensor_cores(name: str) -> TensorCores:
     """Whether a kernel uses tensor cores, where the name tells."""
     if category(name) in _NEVER:

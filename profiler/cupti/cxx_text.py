@@ -61,4 +61,5 @@ def name_and_arguments(component: str) -> tuple[str, list[str]]:
         if depth == 0:
             inner = component[at + 1 : end].strip()
             return component[:at], [part.strip() for part in split(inner, ",")] if inner else []
-    return component[:at], []
+    # Not closed: the name was cut off.
+    return component[:at], [part.strip() for part in split(component[at + 1 :], ",")]

@@ -12,7 +12,14 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from gputap.profiler.cupti.itanium_cursor import MAX_DEPTH, Cursor, Type, Types, Unreadable
+from gputap.profiler.cupti.itanium_cursor import (
+    MAX_DEPTH,
+    MAX_STEPS,
+    Cursor,
+    Type,
+    Types,
+    Unreadable,
+)
 from gputap.profiler.cupti.itanium_words import BINARY, BUILTIN, D_BUILTIN, OPERATORS, STD, UNARY
 
 
@@ -34,6 +41,7 @@ class _Reader(Cursor):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self._depth = 0
+        self._steps = 0
         self._seen: Types = []
         """What S_, S0_, ... stand for."""
         self._arguments: Types = []
@@ -292,10 +300,14 @@ class _Reader(Cursor):
 
     # ----------------------------------------------------------------------------------- types
 
-    def _type(self) -> Type:
+    def _enter(self) -> None:
         self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise Unreadable("too deep")
+        self._steps += 1
+        if self._depth > MAX_DEPTH or self._steps > MAX_STEPS:
+            raise Unreadable("too deep, or too much")
+
+    def _type(self) -> Type:
+        self._enter()
         found = self._type_here()
         self._depth -= 1
         return found
@@ -477,9 +489,7 @@ class _Reader(Cursor):
     # ----------------------------------------------------------------------------- expressions
 
     def _expression(self) -> str:
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise Unreadable("too deep")
+        self._enter()
         text = self._made_text(self._expression_here())
         self._depth -= 1
         return text

@@ -9,8 +9,11 @@ from typing import Final, TypeAlias
 MAX_MADE: Final = 1 << 22
 """Characters of all texts made on the way. Real names of 16 KB need a quarter of it."""
 
-MAX_TEXT: Final = 1 << 17
-"""Characters of the result."""
+MAX_TEXT: Final = 1 << 15
+"""Characters of the result; a name that would be longer stays mangled."""
+
+MAX_STEPS: Final = 100_000
+"""Types read: a pack in a pack in a pack is read again and again. Real names need some thousand."""
 
 MAX_DEPTH: Final = 100
 """Types within types; each takes some of Python's own stack."""

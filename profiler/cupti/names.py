@@ -11,8 +11,8 @@ from gputap.profiler.cupti.demangle import demangle
 from gputap.profiler.cupti.nccl_names import Collective, collective
 from gputap.profiler.cupti.short_names import short_name
 
-_REMEMBERED: Final = 1 << 13
-"""A job has some hundred names; hostile ones shall not fill the memory."""
+_REMEMBERED: Final = 1 << 12
+"""A job has some hundred names; hostile ones, of 32 KB each, shall not fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)

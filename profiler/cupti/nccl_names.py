@@ -96,12 +96,12 @@ def collective(name: str) -> Collective | None:
 
 def _words(text: str) -> list[str]:
     """The words of a name; `int8_t` and `fp8_e4m3` are one each."""
-    for long in _TYPES:
-        if f"_{long}" in text and "_" in long:
-            return [*_words(text.replace(f"_{long}", "", 1)), long]
+    long = [word for word in _TYPES if "_" in word and f"_{word}" in text]
+    for word in long:
+        text = text.replace(f"_{word}", "")
     for two in ("NVLS_TREE", "COLLNET_DIRECT", "COLLNET_CHAIN"):
         text = text.replace(two, two.replace("_", ""))
-    return [word for word in text.split("_") if word]
+    return [*(word for word in text.split("_") if word), *long]
 
 
 def _from_words(words: list[str]) -> Collective:

@@ -13,8 +13,8 @@ from zlib import crc32
 from gputap.profiler.cupti.cxx_text import name_and_arguments, split, without_parameters
 
 MAX_SHORT: Final = 96
-_MAX_READ: Final = 1 << 14
-"""Of longer names only so much is looked at."""
+_MAX_READ: Final = 3072
+"""Of longer names only so much is looked at. Names in names take time by the square of it."""
 
 _FUNCTOR_TELLS: Final = re.compile(
     r"elementwise_kernel|reduce_kernel|multi_tensor_apply_kernel|_grid_stride_kernel|"
@@ -75,12 +75,15 @@ def short_name(name: str) -> str:
         return _tensile(name)
     if not re.search(r"[<(:]", text):
         return _cut(_BOILERPLATE.sub("", text), name)
-    short = _kernel(without_parameters(text), 9)
-    for depth in (3, 2, 1):
-        if len(short) <= MAX_SHORT:
-            return short
-        short = f"{_kernel(without_parameters(text), depth)}~{_checksum(name)}"
-    return _cut(short, name)
+    try:
+        short = _kernel(without_parameters(text), 9)
+        for depth in (3, 2, 1):
+            if len(short) <= MAX_SHORT:
+                return short
+            short = f"{_kernel(without_parameters(text), depth)}~{_checksum(name)}"
+        return _cut(short, name)
+    except RecursionError:  # hundreds of names in names: nobody's kernel
+        return _cut(text, name)
 
 
 def _checksum(name: str) -> str:
@@ -93,7 +96,7 @@ def _cut(short: str, name: str) -> str:
 
 def _tensile(name: str) -> str:
     """Problem, macro tile and matrix instruction of a Tensile kernel."""
-    found = _TENSILE.match(name)
+    found = _TENSILE.match(name[:512])
     if not found:
         return _cut(name, name)
     return f"{found[1]}_{found[2]}{found[3] or ''}~{_checksum(name)}"
@@ -114,6 +117,8 @@ def _kernel(path: str, depth: int) -> str:
 
 
 def _with_arguments(name: str, arguments: list[str], depth: int) -> str:
+    if depth <= 0:
+        return name
     kept: list[str] = []
     for argument in arguments:
         if _HELPER.fullmatch(name_and_arguments(split(argument, "::")[-1])[0]):
@@ -124,7 +129,7 @@ def _with_arguments(name: str, arguments: list[str], depth: int) -> str:
             kept.append(short)
     if not kept:
         return name
-    return f"{name}<{', '.join(kept)}>" if depth > 0 else name
+    return f"{name}<{', '.join(kept)}>"
 
 
 def _argument(text: str, depth: int) -> str:
@@ -135,9 +140,9 @@ def _argument(text: str, depth: int) -> str:
     enumeration = _ENUMERATION.fullmatch(text)
     if enumeration:
         return enumeration[1]
-    end = re.search(r"(?: const| volatile|[*&])*$", text)
-    tail = end[0] if end else ""
-    components = split(text[: len(text) - len(tail)], "::")
+    bare = _bare(text)
+    tail = text[len(bare) :]
+    components = split(bare, "::")
     at = next((i for i, part in enumerate(components) if part.startswith("{lambda(")), -1)
     if at >= 0:
         return _lambda(components, at, depth)
@@ -155,6 +160,15 @@ def _argument(text: str, depth: int) -> str:
     if len(components) > 1 and name in ("Params", "Arguments", "type"):
         name = f"{name_and_arguments(components[-2])[0]}::{name}"
     return _with_arguments(name.lstrip("&"), arguments, depth) + tail
+
+
+def _bare(text: str) -> str:
+    """A type without the `const*&` behind it."""
+    while True:
+        shorter = text.rstrip("*&").removesuffix(" const").removesuffix(" volatile")
+        if shorter == text:
+            return text
+        text = shorter
 
 
 def _typed(arguments: list[str], depth: int) -> str:

@@ -99,7 +99,8 @@ def cuda_api_table(decoded: Sequence[Decoded], to_unix: ToUnix) -> pa.Table:
     order = np.lexsort((-duration, start, rows["thread_id"]))
     # What is called is told by two numbers: looked up once for each pair that occurs.
     cbid = np.minimum(rows["cbid"], _MAX_CBID)
-    pairs, of_row = np.unique(rows["kind"] * np.uint32(_MAX_CBID + 1) + cbid, return_inverse=True)
+    which = rows["kind"].astype(np.uint32) * np.uint32(_MAX_CBID + 1) + cbid
+    pairs, of_row = np.unique(which, return_inverse=True)
     calls = [(_domain(pair // (_MAX_CBID + 1)), pair % (_MAX_CBID + 1)) for pair in pairs.tolist()]
     names, groups = Texts(), Texts()
     name = np.array([names.code(_call_name(*call)) for call in calls], np.int32)

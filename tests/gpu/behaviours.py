@@ -1,24 +1,18 @@
-"""What the simulated stack says about CUDA and CUPTI: each function is one claim.
-
-They run in a process of their own each (`python -m tests.gpu.behaviours NAME`), against the
-simulated libraries or the real ones; so nothing here may know which they are.
-"""
+"""What the simulated stack says about CUDA and CUPTI: each function is one claim."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-import sys
 import threading
 import time
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Final
 
 from gputap.profiler.cupti.abi import ActivityKind, MemcpyKind, MemoryKind, SynchronizationType
-from tests.gpu.stack import D2D, D2H, H2D, KERNEL, OTHER_KERNEL, CudaError, Stack
+from tests.gpu.claims import Skipped, behaviour, blocked, code_of
+from tests.gpu.stack import D2D, D2H, H2D, KERNEL, OTHER_KERNEL, Stack
 
-BEHAVIOURS: Final[dict[str, Callable[[Stack], None]]] = {}
 NON_BLOCKING: Final = 1
 NOT_READY: Final = 600
 RUNTIME: Final = 2
@@ -27,32 +21,6 @@ CBID_LAUNCH: Final = 211
 CBID_GRAPH_LAUNCH: Final = 311
 CBID_GET_DEVICE: Final = 17
 K: Final = ActivityKind
-
-
-class Skipped(Exception):
-    """This version has no such thing."""
-
-
-def behaviour(function: Callable[[Stack], None]) -> Callable[[Stack], None]:
-    """Makes a function a claim."""
-    BEHAVIOURS[function.__name__] = function
-    return function
-
-
-def code_of(call: Callable[[], None]) -> int:
-    """What a call gives."""
-    try:
-        call()
-    except CudaError as exc:
-        return exc.code
-    return 0
-
-
-def blocked(stack: Stack, stream: ctypes.c_void_p) -> threading.Event:
-    """Holds a stream up until the event is set."""
-    gate = threading.Event()
-    stack.host_function(stream, gate.wait)
-    return gate
 
 
 # ---- streams and events ----------------------------------------------------------------------
@@ -791,17 +759,150 @@ def driver_calls_need_a_context(stack: Stack) -> None:
     assert pointer.value
 
 
-def main(name: str) -> int:
-    """Runs one; 77 where it does not apply."""
-    try:
-        BEHAVIOURS[name](Stack())
-    except Skipped as exc:
-        print(exc)
-        return 77
-    return 0
+@behaviour
+def drivers_calls_can_be_heard(stack: Stack) -> None:
+    stack.synchronize()
+    function, heard = stack.function(), []
+    handle = stack.subscribe(
+        lambda domain, cbid, data: heard.append((domain, cbid, data.site, data.symbol))
+    )
+    stack.cupti.cuptiEnableCallback(1, handle, DRIVER, 307)
+    on = ctypes.c_uint32()
+    stack.cupti.cuptiGetCallbackState(ctypes.byref(on), handle, DRIVER, 307)
+    assert on.value == 1
+    stack.launch_by_driver(function)
+    stack.cupti.cuptiUnsubscribe(handle)
+    symbol = KERNEL.encode()
+    assert heard == [(DRIVER, 307, 0, symbol), (DRIVER, 307, 1, symbol)]
 
 
-if __name__ == "__main__":
-    status = main(sys.argv[1])
-    sys.stdout.flush()
-    os._exit(status)  # threads of the libraries may be in our callbacks
+@behaviour
+def all_domains_can_be_heard(stack: Stack) -> None:
+    kernel, heard = stack.kernel(), set()
+    handle = stack.subscribe(lambda domain, *_: heard.add(domain))
+    stack.cupti.cuptiEnableAllDomains(1, handle)
+    stack.launch(kernel)
+    stack.cupti.cuptiUnsubscribe(handle)
+    assert {DRIVER, RUNTIME} <= heard
+
+
+@behaviour
+def domains_of_callbacks_are_known(stack: Stack) -> None:
+    count, domains = ctypes.c_size_t(), ctypes.POINTER(ctypes.c_uint32)()
+    stack.cupti.cuptiSupportedDomains(ctypes.byref(count), ctypes.byref(domains))
+    assert {1, 2, 3, 4} <= set(domains[: count.value])
+
+
+@behaviour
+def the_first_subscriber_is_named_to_the_second(stack: Stack) -> None:
+    if not stack.cupti.has("cuptiSubscribe_v2"):
+        raise Skipped("CUPTI before 13.0 cannot")
+
+    class Parameters(ctypes.Structure):
+        _fields_ = (
+            ("size", ctypes.c_size_t),
+            ("name", ctypes.c_char_p),
+            ("old", ctypes.c_char_p),
+            ("old_size", ctypes.c_size_t),
+        )
+
+    stack.synchronize()
+    callback = ctypes.CFUNCTYPE(None)(lambda: None)
+    first, second = ctypes.c_void_p(), ctypes.c_void_p()
+    mine = Parameters(32, b"first", None, 0)
+    stack.cupti.cuptiSubscribe_v2(ctypes.byref(first), callback, None, ctypes.byref(mine))
+    old = ctypes.create_string_buffer(64)
+    theirs = Parameters(32, b"second", ctypes.addressof(old), 64)
+    subscribe = stack.cupti.raw.cuptiSubscribe_v2
+    assert subscribe(ctypes.byref(second), callback, None, ctypes.byref(theirs)) == 39
+    assert old.value == b"first"
+    stack.cupti.cuptiUnsubscribe(first)
+
+
+@behaviour
+def a_clock_of_the_client_is_used_for_all_times(stack: Stack) -> None:
+    kernel = stack.kernel()
+    clock = ctypes.CFUNCTYPE(ctypes.c_uint64)(time.monotonic_ns)
+    stack.register()
+    stack.cupti.cuptiActivityRegisterTimestampCallback(clock)
+    before = time.monotonic_ns()
+    with stack.capture(K.CONCURRENT_KERNEL, K.RUNTIME) as capture:
+        stack.launch(kernel)
+    after = time.monotonic_ns()
+    stack.cupti.cuptiFinalize()  # the clock goes before Python does
+    for record in capture.of(K.CONCURRENT_KERNEL, K.RUNTIME):
+        assert before <= record.start <= record.end <= after
+
+
+@behaviour
+def attributes_are_kept(stack: Stack) -> None:
+    stack.synchronize()
+    value, size = ctypes.c_size_t(16 << 20), ctypes.c_size_t(8)
+    stack.cupti.cuptiActivitySetAttribute(0, ctypes.byref(size), ctypes.byref(value))
+    found = ctypes.c_size_t()
+    stack.cupti.cuptiActivityGetAttribute(0, ctypes.byref(size), ctypes.byref(found))
+    assert found.value == 16 << 20
+    zeroed, one = ctypes.c_uint8(1), ctypes.c_size_t(1)
+    stack.cupti.cuptiActivitySetAttribute(5, ctypes.byref(one), ctypes.byref(zeroed))
+
+
+@behaviour
+def a_flush_period_delivers_full_buffers_by_itself(stack: Stack) -> None:
+    kernel, arrived = stack.kernel(), threading.Event()
+    stack.buffer_bytes = 1024
+    complete = stack._complete
+    stack._complete = lambda *a: (complete(*a), arrived.set())  # type: ignore[method-assign]
+    with stack.capture(K.CONCURRENT_KERNEL) as capture:
+        stack.cupti.cuptiActivityFlushPeriod(10)
+        for _ in range(100):
+            stack.launch(kernel)
+        assert arrived.wait(60)
+        assert threading.get_native_id() not in capture.delivered_on
+    assert len(capture.kernels()) == 100
+
+
+@behaviour
+def allocations_have_records(stack: Stack) -> None:
+    stack.synchronize()
+    with stack.capture(K.MEMORY2) as capture:
+        pointer = stack.malloc(4096)
+        stack.cudart.cudaFree(pointer)
+    first, last = capture.of(K.MEMORY2)
+    assert (first.memoryOperationType, last.memoryOperationType) == (1, 2)
+    assert first.address == last.address == pointer.value
+    assert first.bytes == 4096
+    assert first.memoryKind == MemoryKind.DEVICE
+
+
+@behaviour
+def contexts_and_devices_have_ids(stack: Stack) -> None:
+    stack.synchronize()
+    context, number = ctypes.c_void_p(), ctypes.c_uint32()
+    stack.cuda.cuCtxGetCurrent(ctypes.byref(context))
+    stack.cupti.cuptiGetContextId(context, ctypes.byref(number))
+    assert number.value == 1
+    stack.cupti.cuptiGetDeviceId(context, ctypes.byref(number))
+    assert number.value == 0
+
+
+@behaviour
+def errors_have_messages(stack: Stack) -> None:
+    if not stack.cupti.has("cuptiGetErrorMessage"):
+        raise Skipped("CUPTI before 12 cannot")
+    text = ctypes.c_char_p()
+    stack.cupti.cuptiGetErrorMessage(21, ctypes.byref(text))
+    assert text.value
+    assert stack.cupti.raw.cuptiGetErrorMessage(123456, ctypes.byref(text)) == 1
+
+
+@behaviour
+def graphs_have_the_ids_of_their_records(stack: Stack) -> None:
+    if not stack.cupti.has("cuptiGetGraphExecId"):
+        raise Skipped("CUPTI before 12 cannot")
+    stream, kernel, number = stack.stream(), stack.kernel(), ctypes.c_uint32()
+    with stack.graph(stream) as graph:
+        stack.launch(kernel, stream)
+    with stack.capture(K.CONCURRENT_KERNEL) as capture:
+        stack.cudart.cudaGraphLaunch(graph, stream)
+    stack.cupti.cuptiGetGraphExecId(graph, ctypes.byref(number))
+    assert capture.kernels()[0].graphId == number.value

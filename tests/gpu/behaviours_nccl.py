@@ -1,4 +1,4 @@
-"""What the simulated stack says about NCCL: each function is one claim, of two ranks.
+"""What the simulated stack says about NCCL: each function is one claim, of two ranks or of any.
 
 Each rank is a process (`tests.simgpu.nccl.rank`), against the simulated libraries or the real ones;
 so nothing here may know which they are. What one rank says, the other hears.
@@ -21,6 +21,8 @@ from tests.simgpu.nccl.library import NcclError, Op, Result, Type, root
 from tests.simgpu.nccl.rank import World
 
 CLAIMS: Final[dict[str, Callable[[World], None]]] = {}
+ALONE: Final[list[str]] = []
+"""Claims that one rank can make, too."""
 DRIVER_LAUNCHES: Final = {307, 442, 652, 653}
 K: Final = ActivityKind
 COUNT: Final = 4096
@@ -30,6 +32,12 @@ def claim(function: Callable[[World], None]) -> Callable[[World], None]:
     """Makes a function one."""
     CLAIMS[function.__name__] = function
     return function
+
+
+def claim_of_any(function: Callable[[World], None]) -> Callable[[World], None]:
+    """Makes a function one that needs no second rank."""
+    ALONE.append(function.__name__)
+    return claim(function)
 
 
 def all_reduce(world: World, buffer: ctypes.c_void_p, count: int = COUNT) -> None:
@@ -229,14 +237,14 @@ def all_to_all_is_a_kernel_of_sends(world: World) -> None:
     assert "ncclDevKernel_SendRecv" in name
 
 
-@claim
+@claim_of_any
 def nothing_to_do_is_no_kernel(world: World) -> None:
     world.connect()
     buffer = ones(world)
     assert captured_kernels(world, lambda: all_reduce(world, buffer, 0)) == []
 
 
-@claim
+@claim_of_any
 def one_rank_alone_runs_no_kernel(world: World) -> None:
     world.connect()
     own = world.nccl.split(world.comm, world.rank, 0)
@@ -252,12 +260,12 @@ def one_rank_alone_runs_no_kernel(world: World) -> None:
 # ---- communicators -----------------------------------------------------------------------------
 
 
-@claim
+@claim_of_any
 def a_communicator_knows_its_numbers(world: World) -> None:
     world.connect()
     names = ("ncclCommCount", "ncclCommUserRank", "ncclCommGetAsyncError")
     numbers = [world.nccl.number(name, world.comm) for name in names]
-    assert numbers == [2, world.rank, Result.SUCCESS]
+    assert numbers == [world.ranks, world.rank, Result.SUCCESS]
     world.nccl.call("ncclCommFinalize", world.comm)
     world.nccl.call("ncclCommDestroy", world.comm)
 
@@ -270,7 +278,7 @@ def a_split_orders_ranks_by_key(world: World) -> None:
     assert world.nccl.split(world.comm, -1, 0).value is None
 
 
-@claim
+@claim_of_any
 def wrong_arguments_are_refused(world: World) -> None:
     world.connect()
     buffer, none = ones(world), ctypes.c_void_p()
@@ -281,13 +289,13 @@ def wrong_arguments_are_refused(world: World) -> None:
         lambda: nccl.call("ncclGetUniqueId", None),
         lambda: nccl.collective("ncclAllReduce", *both, wrong, Op.SUM, *tail),
         lambda: nccl.collective("ncclAllReduce", *both, Type.FLOAT32, wrong, *tail),
-        lambda: nccl.collective("ncclBroadcast", *both, Type.FLOAT32, root(2), *tail),
+        lambda: nccl.collective("ncclBroadcast", *both, Type.FLOAT32, root(world.ranks), *tail),
     ):
         assert refusal(call) is Result.INVALID_ARGUMENT
     assert refusal(lambda: nccl.call("ncclGroupEnd")) is Result.INVALID_USAGE
 
 
-@claim
+@claim_of_any
 def ids_differ(world: World) -> None:
     world.connect()
     assert bytes(world.nccl.unique_id()) != bytes(world.nccl.unique_id())

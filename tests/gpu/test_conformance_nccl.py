@@ -1,4 +1,4 @@
-"""The claims of `behaviours_nccl.py` on two real GPUs; tests/integration proves them simulated."""
+"""The claims of `behaviours_nccl.py` on real GPUs; tests/integration proves them simulated."""
 
 from __future__ import annotations
 
@@ -6,27 +6,45 @@ import ctypes
 
 import pytest
 
-from tests.gpu.behaviours_nccl import CLAIMS
+from tests.gpu.behaviours_nccl import ALONE, CLAIMS
 from tests.simgpu.nccl.job import Job
+
+RANKS_MAY_SHARE = 23000
+"""From NCCL 2.30 on, if asked to."""
 
 
 @pytest.fixture(scope="module")
-def two_devices() -> None:
+def devices() -> int:
     """Asks NVIDIA's driver in this process: initialize nothing but it."""
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
-        ctypes.CDLL("libnccl.so.2")
     except OSError as exc:
-        pytest.skip(f"no GPU, or no NCCL: {exc}")
+        pytest.skip(f"no GPU: {exc}")
     count = ctypes.c_int()
-    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)) or count.value < 2:
-        pytest.skip(f"NCCL wants a device for each of two ranks; there are {count.value}")
+    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        pytest.skip("no GPU: the driver finds none")
+    return count.value
+
+
+@pytest.fixture(scope="module")
+def most_ranks(devices: int) -> int:
+    try:
+        nccl = ctypes.CDLL("libnccl.so.2")
+    except OSError as exc:
+        pytest.skip(f"no NCCL (LD_LIBRARY_PATH?): {exc}")
+    version = ctypes.c_int()
+    nccl.ncclGetVersion(ctypes.byref(version))
+    return max(devices, 2) if version.value >= RANKS_MAY_SHARE else devices
 
 
 @pytest.mark.gpu
-@pytest.mark.usefixtures("two_devices")
-@pytest.mark.parametrize("name", list(CLAIMS))
-def test_conformance(name: str) -> None:
-    with Job(f"tests.gpu.behaviours_nccl:{name}", 2, None) as job:
+@pytest.mark.parametrize(
+    ("name", "ranks"), [*((name, 2) for name in CLAIMS), *((name, 1) for name in ALONE)]
+)
+def test_conformance(name: str, ranks: int, most_ranks: int) -> None:
+    if ranks > most_ranks:
+        pytest.skip("this NCCL wants a device for each of two ranks, and there is one")
+    env = {"NCCL_MULTI_RANK_GPU_ENABLE": "1"}
+    with Job(f"tests.gpu.behaviours_nccl:{name}", ranks, None, env=env) as job:
         job.share_id()
         job.relay()

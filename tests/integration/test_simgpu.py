@@ -83,6 +83,18 @@ def test_every_call_of_a_compiled_program_is_recorded(name: str, recorded: Recor
     assert {call["returnValue"] for call in calls} == {0}
 
 
+def test_a_program_with_default_streams_per_thread_runs(libraries: Path, tmp_path: Path) -> None:
+    try:
+        program = programs.compile_program(tmp_path, "--default-stream", "per-thread")
+    except programs.CannotCompile as exc:
+        pytest.skip(str(exc))
+    found, _, printed = programs.record(program, libraries, tmp_path, "5")
+    assert printed == "back 7 last 0\n"
+    cbids = {it["cbid"] for it in found.walk() if it.kind == K.RUNTIME}
+    assert {506, 225, 235, 239} <= cbids
+    assert not {505, 41, 51, 131} & cbids
+
+
 def test_every_kernel_belongs_to_a_call(recorded: Recorded) -> None:
     records = recorded[0].walk()
     calls = {it["correlationId"]: it for it in records if it.kind == K.RUNTIME}

@@ -5,15 +5,17 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.gpu.behaviours_nccl import CLAIMS
+from tests.gpu.behaviours_nccl import ALONE, CLAIMS
 from tests.simgpu import build, truth
 from tests.simgpu.nccl.job import Job, run
-from tests.simgpu.nccl.library import Nccl, NcclError, Result, Type
+from tests.simgpu.nccl.library import Result, Type
 
+COMMUNICATORS = "tests.simgpu.nccl.communicators:"
 REDUCED = [kind for kind in Type if kind <= Type.BFLOAT16]
 LONGER_THAN_A_SLOT = 140_001 * 4  # floats; 2 MiB and a bit, so chunks of all ranks overlap
 
@@ -37,6 +39,10 @@ def kernels(path: Path) -> list[truth.Operation]:
 @pytest.mark.parametrize("kind", REDUCED, ids=lambda kind: kind.name.lower())
 def test_reductions_are_right_to_the_bit(folder: Path, kind: Type, ranks: int) -> None:
     assert run("reductions", ranks, folder, [kind], 1001 * ranks) == [[]] * ranks
+
+
+def test_all_values_of_two_bytes(folder: Path) -> None:
+    assert run("every_half", 4, folder, [Type.FLOAT16, Type.BFLOAT16]) == [[]] * 4
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 4])
@@ -127,6 +133,14 @@ def test_fault_missing_leaves_the_others_waiting(folder: Path, tmp_path: Path) -
     assert kernels(tmp_path / "0.csv")[1].end_ns >= results[0]["aborted_ns"]
 
 
+def test_a_process_may_end_with_kernels_in_flight(folder: Path, tmp_path: Path) -> None:
+    with Job("leave_early", 2, folder, logs=tmp_path) as job:
+        job.share_id()
+        assert job.results() == [None, None]
+        assert [rank.process.wait(timeout=60) for rank in job.ranks] == [0, 0]
+    assert len(kernels(tmp_path / "0.csv")) <= 100
+
+
 def test_a_killed_rank_leaves_the_others_waiting(folder: Path) -> None:
     with Job("peer_killed", 2, folder) as job:
         job.share_id()
@@ -174,6 +188,14 @@ def test_kernels_are_named_as_those_of_nccl(folder: Path, tmp_path: Path) -> Non
     ]
 
 
+@pytest.mark.parametrize("algorithm", ["RING", "TREE"])
+def test_the_algorithm_can_be_chosen(folder: Path, tmp_path: Path, algorithm: str) -> None:
+    run("kernels", 2, folder, env={"NCCL_ALGO": algorithm.lower()}, logs=tmp_path)
+    sums = [it.name for it in kernels(tmp_path / "0.csv") if "AllReduce" in it.name]
+    assert len(sums) == 4
+    assert all(f"_{algorithm}_LL" in name for name in sums)
+
+
 def test_with_the_virtual_clock_each_run_is_the_same(folder: Path, tmp_path: Path) -> None:
     env = {"SIMGPU_CLOCK": "virtual", "SIMGPU_FAULTS": "nccl_late=2:5ms"}
     seen = []
@@ -200,14 +222,14 @@ def test_captured_into_a_graph(folder: Path) -> None:
 
 
 def test_one_rank_runs_no_kernel(folder: Path, tmp_path: Path) -> None:
-    assert run("alone", 1, folder, logs=tmp_path) == [1.0]
+    assert run(COMMUNICATORS + "alone", 1, folder, logs=tmp_path) == [1.0]
     kinds = [operation.kind for operation in truth.read(tmp_path / "0.csv")]
     assert "kernel" not in kinds
     assert kinds.count("memcpy") == 2 + 1 + 1  # two put, one of NCCL (not in place), one got
 
 
 def test_life_of_a_communicator(folder: Path) -> None:
-    results = run("life", 2, folder, env={"SIMGPU_DEVICES": "2"})
+    results = run(COMMUNICATORS + "life", 2, folder, env={"SIMGPU_DEVICES": "2"})
     for rank, numbers in enumerate(results):
         assert numbers == {
             "ncclCommCount": 2,
@@ -220,12 +242,12 @@ def test_life_of_a_communicator(folder: Path) -> None:
 
 
 def test_split(folder: Path) -> None:
-    assert run("split", 4, folder) == [[1, 2, 2, 1, 0], [1, 2, 4, 1, 0], [0, 2, 2, 1, 0],
+    assert run(COMMUNICATORS + "split", 4, folder) == [[1, 2, 2, 1, 0], [1, 2, 4, 1, 0], [0, 2, 2, 1, 0],
                                        [0, 2, 4, 1, 0]]  # fmt: skip
 
 
 def test_a_communicator_that_does_not_block(folder: Path) -> None:
-    with Job("without_blocking", 2, folder) as job:
+    with Job(COMMUNICATORS + "without_blocking", 2, folder) as job:
         job.share_id()
         job.ranks[0].expect("said asked")
         job.ranks[1].tell("hear connect")
@@ -236,21 +258,35 @@ def test_a_communicator_that_does_not_block(folder: Path) -> None:
 
 
 def test_ranks_that_disagree_are_told(folder: Path) -> None:
-    assert run("disagreeing", 2, folder) == [[Result.INVALID_USAGE]] * 2
+    assert run(COMMUNICATORS + "disagreeing", 2, folder) == [[Result.INVALID_USAGE]] * 2
 
 
 def test_what_is_refused(folder: Path) -> None:
     wrong = dict.fromkeys(("no comm", "no comm count", "type", "op", "root", "peer"), 4)
     wrong |= {"group end": 5, "group": 4, "rank": 4, "no id": 4}
-    assert run("refused", 2, folder) == [{**wrong, "works": 0, "sum": 2}] * 2
+    assert run(COMMUNICATORS + "refused", 2, folder) == [{**wrong, "works": 0, "sum": 2}] * 2
+
+
+@pytest.mark.parametrize(("level", "printed"), [("", False), ("WARN", True)])
+def test_what_is_refused_is_printed_if_asked_for(folder: Path, level: str, printed: bool) -> None:
+    code = "import ctypes, sys; print(ctypes.CDLL(sys.argv[1]).ncclGroupEnd())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder / "libnccl.so.2")],
+        env={**os.environ, "NCCL_DEBUG": level},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout) == Result.INVALID_USAGE
+    assert ("ncclGroupEnd: not in a group call" in done.stderr) is printed
 
 
 def test_not_in_a_forked_child(folder: Path) -> None:
-    assert run("after_fork", 1, folder) == [Result.UNHANDLED_CUDA_ERROR]
+    assert run(COMMUNICATORS + "after_fork", 1, folder) == [Result.UNHANDLED_CUDA_ERROR]
 
 
 def test_nothing_is_left_in_shared_memory(folder: Path) -> None:
-    run("life", 2, folder)
+    run(COMMUNICATORS + "life", 2, folder)
     own = f"simnccl.{os.geteuid()}."
     with Job("early_and_late", 2, folder) as job:
         job.share_id()
@@ -261,22 +297,19 @@ def test_nothing_is_left_in_shared_memory(folder: Path) -> None:
 
 
 def test_version_and_messages(folder: Path) -> None:
-    nccl = Nccl(folder)
-    assert nccl.version() == 22809
-    assert bytes(nccl.unique_id()) != bytes(nccl.unique_id())
-    with pytest.raises(NcclError) as caught:
-        nccl.call("ncclGetVersion", None)
-    assert caught.value.result is Result.INVALID_ARGUMENT
-    assert "ncclGetVersion" in str(caught.value)
+    message = "ncclGetVersion: INVALID_ARGUMENT (ncclGetVersion: version is NULL)"
+    assert run(COMMUNICATORS + "messages", 1, folder) == [[22809, True, message]]
 
 
 # ---- conformance -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", list(CLAIMS))
-def test_behaves_as_nccl_is_said_to(name: str, folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "ranks"), [*((name, 2) for name in CLAIMS), *((name, 1) for name in ALONE)]
+)
+def test_behaves_as_nccl_is_said_to(name: str, ranks: int, folder: Path) -> None:
     """The same claims are tried on real GPUs by `tests/gpu`."""
     env = {"LD_LIBRARY_PATH": str(folder), "SIMGPU_DEVICES": "2"}
-    with Job(f"tests.gpu.behaviours_nccl:{name}", 2, None, env=env) as job:
+    with Job(f"tests.gpu.behaviours_nccl:{name}", ranks, None, env=env) as job:
         job.share_id()
         job.relay()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
 import json
 import os
@@ -47,12 +48,21 @@ def folder() -> Path:
 
 
 @pytest.fixture
-def boards(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where processes of this test alone say what they do. nvidia-ml-py finds the library."""
+def boards(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where processes of this test alone say what they do. nvidia-ml-py finds the library.
+
+    Afterwards it is unloaded: other tests of this process must find no NVML.
+    """
     monkeypatch.setenv("SIMGPU_BOARD", str(tmp_path))
     monkeypatch.setenv("SIMGPU_DEVICES", "2")
-    ctypes.CDLL(str(folder / "libnvidia-ml.so.1"))
-    return tmp_path
+    library = ctypes.CDLL(str(folder / "libnvidia-ml.so.1"))
+    yield tmp_path
+    for loaded in (pynvml.nvmlLib, library):
+        if loaded is not None:
+            _ctypes.dlclose(loaded._handle)
+    pynvml.nvmlLib = None
+    pynvml._nvmlGetFunctionPointer_cache.clear()
+    assert "libnvidia-ml" not in Path("/proc/self/maps").read_text()
 
 
 @pytest.fixture
@@ -110,6 +120,8 @@ def test_before_and_after(boards: Path) -> None:
     pynvml.nvmlShutdown()
     with pytest.raises(pynvml.NVMLError_Uninitialized):
         pynvml.nvmlDeviceGetIndex(handle)
+    assert pynvml.nvmlLib.nvmlInit_v2() == 0  # others than nvidia-ml-py
+    pynvml.nvmlShutdown()
     with pytest.raises(pynvml.NVMLError_Uninitialized):
         pynvml.nvmlShutdown()
 

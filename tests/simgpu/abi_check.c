@@ -1,6 +1,6 @@
 /*
- * include/simgpu_abi.h against NVIDIA's headers: compiled only, by tests/integration/test_simgpu_abi.py,
- * where those are installed.
+ * include/simgpu_abi.h against NVIDIA's headers where those are installed: compiled only, by
+ * tests/integration/test_simgpu_abi.py.
  */
 #include <cuda.h>
 #include <cuda_runtime_api.h>

@@ -48,6 +48,11 @@ int main(int, char **argv) {
   int back = 0;
   CHECK(cudaMemcpyToSymbol(seed, &value, sizeof value));
   CHECK(cudaMemcpyFromSymbol(&back, seed, sizeof back));
+  void *address;
+  size_t size = 0;
+  CHECK(cudaGetSymbolAddress(&address, seed));
+  CHECK(cudaGetSymbolSize(&size, seed));
+  if (!address || size != sizeof seed) return 1;
   cudaGraphExec_t graph = capture(stream, to);
   for (int step = 0; step < steps; step++) {
     for (int i = 0; i < COUNT; i++) host[i] = (float)step;

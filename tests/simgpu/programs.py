@@ -26,10 +26,11 @@ def nvcc() -> str:
     return found
 
 
-def compile_program(folder: Path) -> Path:
+def compile_program(folder: Path, *options: str) -> Path:
     """`program.cu`, linked with the shared runtime. Raises CannotCompile."""
     program = folder / "program"
-    command = [nvcc(), "-cudart", "shared", "-o", str(program), str(HERE / "program.cu")]
+    command = [nvcc(), "-cudart", "shared", *options]
+    command += ["-o", str(program), str(HERE / "program.cu")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise CannotCompile(f"nvcc fails: {done.stderr[-500:]}")

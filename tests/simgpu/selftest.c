@@ -33,6 +33,9 @@ static void on_operation(const struct simgpu_operation *operation) {
   pthread_mutex_unlock(&lock);
 }
 
+static uint32_t admit_all(void) { return 1; }
+static unsigned depart(void) { return 0; }
+static void arrive(unsigned ticket) { (void)ticket; }
 static void ignore_call(struct simgpu_call *call) { (void)call; }
 static void ignore_end(struct simgpu_call *call, int result, uint64_t end_ns) {
   (void)call, (void)result, (void)end_ns;
@@ -46,9 +49,17 @@ static void ignore_stream(uint32_t context, uint32_t id, int priority) {
 static void ignore_context(uint32_t device, uint32_t context) { (void)device, (void)context; }
 
 static const struct simgpu_observer observer = {
-    .enter = ignore_call,     .leave = ignore_end,  .operation = on_operation,
-    .started = ignore_operation, .sync = ignore_sync,  .allocation = ignore_allocation,
-    .stream = ignore_stream,  .context = ignore_context,
+    .admit = admit_all,
+    .depart = depart,
+    .arrive = arrive,
+    .enter = ignore_call,
+    .leave = ignore_end,
+    .operation = on_operation,
+    .started = ignore_operation,
+    .sync = ignore_sync,
+    .allocation = ignore_allocation,
+    .stream = ignore_stream,
+    .context = ignore_context,
 };
 
 static struct simgpu_stream *new_stream(void) {
@@ -73,7 +84,7 @@ static const struct simgpu_operation *find(const char *name) {
   return NULL;
 }
 
-/* ---- open operations -------------------------------------------------------------------------- */
+/* ---- open operations ---------------------------------------------------------------------- */
 
 struct started {
   struct simgpu_open *open;
@@ -197,7 +208,7 @@ static void settling_waits_for_the_data_and_not_for_the_time(void) {
   CHECK(pthread_join(thread, NULL) == 0);
 }
 
-/* ---- graphs ------------------------------------------------------------------------------------ */
+/* ---- graphs ------------------------------------------------------------------------------- */
 
 static void branches_of_a_graph_overlap_and_meet(void) {
   struct simgpu_stream *stream = new_stream();
@@ -267,7 +278,7 @@ static void an_open_kernel_can_be_captured(void) {
   CHECK(simgpu_stream_destroy(stream) == SIMGPU_OK);
 }
 
-/* ---- memory, threads --------------------------------------------------------------------------- */
+/* ---- memory, threads ---------------------------------------------------------------------- */
 
 static void any_address_within_a_block_is_known(void) {
   void *blocks[64];

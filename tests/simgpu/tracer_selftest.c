@@ -44,6 +44,29 @@ static atomic_ulong kernels, calls, heard, entered;
 static atomic_long buffers_out;
 static atomic_uchar *told; /* kernels by correlation id */
 
+/* Each stream counts its kernels in their grids: what a session records has no hole. */
+enum { MOST_STREAMS = 64 };
+static struct {
+  atomic_uint first, last, count;
+} seen[MOST_STREAMS];
+
+static pthread_mutex_t seen_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void see(uint32_t stream, uint32_t number) {
+  CHECK(stream < MOST_STREAMS);
+  if (seen[stream].count++ == 0) seen[stream].first = seen[stream].last = number;
+  if (number < seen[stream].first) seen[stream].first = number;
+  if (number > seen[stream].last) seen[stream].last = number;
+}
+
+static void check_holes(void) {
+  for (uint32_t stream = 0; stream < MOST_STREAMS; stream++) {
+    if (!seen[stream].count) continue;
+    CHECK(seen[stream].last - seen[stream].first + 1 == seen[stream].count);
+    seen[stream].count = 0;
+  }
+}
+
 static void request(uint8_t **buffer, size_t *size, size_t *most) {
   *buffer = aligned_alloc(8, BUFFER);
   *size = BUFFER;
@@ -62,6 +85,12 @@ static void complete(void *context, uint32_t stream, uint8_t *buffer, size_t siz
     if (kind != CUPTI_ABI_KIND_CONCURRENT_KERNEL) continue;
     memcpy(&id, record + CUPTI_ABI_KERNEL_CORRELATION_ID, sizeof id);
     CHECK(told[id % IDS]++ == 0);
+    uint32_t stream, number;
+    memcpy(&stream, record + CUPTI_ABI_KERNEL_STREAM_ID, sizeof stream);
+    memcpy(&number, record + CUPTI_ABI_KERNEL_GRID_X, sizeof number);
+    pthread_mutex_lock(&seen_lock);
+    see(stream, number);
+    pthread_mutex_unlock(&seen_lock);
     kernels++;
   }
   free(buffer);
@@ -82,9 +111,10 @@ static void *launch(void *unused) {
   const struct simgpu_kernel *kernel = simgpu_kernel_named("_Z4spinv");
   const struct abi_dim3 one = {1, 1, 1};
   CHECK(cudaStreamCreate(&stream) == 0);
-  for (unsigned i = 0; !stop; i++) {
+  for (unsigned i = 1; !stop; i++) {
+    const struct abi_dim3 grid = {i, 1, 1};
     simgpu_next_duration_ns(100);
-    CHECK(cudaLaunchKernel(kernel, one, one, NULL, 0, stream) == 0);
+    CHECK(cudaLaunchKernel(kernel, grid, one, NULL, 0, stream) == 0);
     if (i % 64 == 0) CHECK(cudaStreamSynchronize(stream) == 0);
   }
   return NULL;
@@ -107,13 +137,17 @@ static void attach_and_detach(int cycle) {
   CHECK(cuptiActivityFlushAll(0) == 0);
   CHECK(cuptiUnsubscribe(subscriber) == 0);
   CHECK(entered == 0); /* nobody is in a callback of ours when unsubscribing returns */
+  size_t dropped;
+  CHECK(cuptiActivityGetNumDroppedRecords(NULL, 0, &dropped) == 0 && dropped == 0);
   if (cycle % 3 == 0) {
     CHECK(cuptiFinalize() == 0);
+    check_holes();
     return;
   }
   CHECK(cuptiActivityDisable(CUPTI_ABI_KIND_CONCURRENT_KERNEL) == 0);
   CHECK(cuptiActivityDisable(CUPTI_ABI_KIND_RUNTIME) == 0);
   CHECK(cuptiActivityFlushAll(1) == 0);
+  check_holes();
 }
 
 int main(void) {

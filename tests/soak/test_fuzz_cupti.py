@@ -30,9 +30,9 @@ def test_a_million_damaged_chunks() -> None:
     began = time.monotonic()
     for count in range(CHUNKS):
         made = fuzzer.chunk()
-        before = time.monotonic()
+        before = time.thread_time()
         decoded = checked(*made)
-        longest_s = max(longest_s, time.monotonic() - before)
+        longest_s = max(longest_s, time.thread_time() - before)
         for name in found:
             found[name] += getattr(decoded, name)
         if count // IN_TABLE % 10 == 0:
@@ -54,7 +54,7 @@ def test_a_million_damaged_chunks() -> None:
             "seed": SEED,
             **found,
             "device_rows": rows,
-            "longest_ms": round(longest_s * 1e3, 2),
+            "longest_cpu_ms": round(longest_s * 1e3, 2),
             "grown_kb": grown_kb,
             "took_s": round(time.monotonic() - began),
         },

@@ -140,9 +140,9 @@ int32_t start(Live *live) {
 
 void close_window(Live *live, gputap_stop_reason reason) {
   if (!window_is_open()) return;
-  // First what is still to come from CUPTI is asked for; it arrives after the window.
-  device_want(live, false);
   window_close(live, reason);
+  // After the window, so that its last kernels are in; what CUPTI still has comes after that.
+  device_want(live, false);
   sync_gc(false);
 }
 

@@ -1,6 +1,7 @@
 #include "device.h"
 
 #include "device_manners.h"
+#include "device_records.h"
 #include "device_session.h"
 #include "host.h"
 
@@ -11,7 +12,7 @@ namespace {
 constexpr int64_t kRetryNs = 200000000, kIdleNs = 1000000000;
 constexpr int64_t kDrainNs = 2000000000, kYieldDrainNs = 50000000, kStuckNs = 5000000000;
 constexpr uint32_t kFewestMs = 10, kMostMs = 10000;
-constexpr uint64_t kZeroTimesToCare = 1000;
+constexpr uint64_t kZeroTimesToCare = 1000; /* in a row, as far as one tick can tell */
 
 struct Device {
   uint32_t word;     /* changes with every wish; the thread sleeps on it */
@@ -58,7 +59,7 @@ bool should_hold() {
 
 gputap_device_state state_without() {
   if (load(&g.yielding)) return GPUTAP_DEVICE_STATE_YIELDED;
-  return load(&g.wanted) && g.over ? GPUTAP_DEVICE_STATE_BUDGET : GPUTAP_DEVICE_STATE_OFF;
+  return g.over ? GPUTAP_DEVICE_STATE_BUDGET : GPUTAP_DEVICE_STATE_OFF;
 }
 
 void begin(Live *live) {
@@ -88,15 +89,25 @@ void end(Live *live) {
 }
 
 // CUPTI's device buffers run out in long captures of some versions; then all it has is zeros.
+bool has_run_dry(const gputap_control_header *header) {
+  static uint64_t zeros_before, work_before, streak;
+  uint64_t zeros = load(&header->device_zero_times), work = device_work_records();
+  uint64_t new_zeros = zeros - zeros_before, new_work = work - work_before;
+  zeros_before = zeros;
+  work_before = work;
+  if (new_work) streak = 2 * new_zeros > new_work ? streak + new_zeros : 0;
+  return streak >= kZeroTimesToCare;
+}
+
 bool is_over(Live *live) {
   const gputap_control_header *header = live->header;
-  uint64_t records = load(&header->device_records), zeros = load(&header->device_zero_times);
+  uint64_t records = load(&header->device_records);
   uint64_t limit = header->device_record_limit;
   if (limit && records >= limit) {
     device_say(live, "the number of records for one window is used up");
     return true;
   }
-  if (zeros < kZeroTimesToCare || zeros < records / 2) return false;
+  if (!has_run_dry(header)) return false;
   device_say(live, "CUPTI delivers records without times");
   return true;
 }
@@ -106,7 +117,8 @@ void turn(Live *live) {
   if (!holds && should_hold()) {
     begin(live);
   } else if (!holds) {
-    if (load(&live->header->device_state) != GPUTAP_DEVICE_STATE_OFF) set_state(live, state_without());
+    // Why it could not be had stays readable after the window.
+    if (load(&g.yielding) && load(&g.wanted)) set_state(live, GPUTAP_DEVICE_STATE_YIELDED);
   } else if (should_hold()) {
     device_session_tick(live);
     if (is_over(live)) g.over = 1;
@@ -141,12 +153,22 @@ void *device_main(void *name) {
 
 // ------------------------------------------------------------------------------ the control thread
 
+static void start_over() {
+  store(&g.wanted, 0);
+  store(&g.yielding, 0);
+  store(&g.quitting, 0);
+}
+
 int32_t device_want(Live *live, bool on) {
-  if (on && load(&g.quitting)) { /* an earlier session's thread has not come back from CUPTI */
-    set_state(live, GPUTAP_DEVICE_STATE_STUCK);
-    return -EBUSY_;
+  if (on && load(&g.quitting)) {
+    if (load_acquire(&g.alive)) { /* an earlier session's thread has not come back from CUPTI */
+      set_state(live, GPUTAP_DEVICE_STATE_STUCK);
+      return 0;
+    }
+    start_over();
   }
   if (!on && !load(&g.alive)) return 0;
+  if (on && !load(&g.busy)) set_state(live, GPUTAP_DEVICE_STATE_OFF);
   if (on) g.over = 0;
   store_release(&g.wanted, on);
   if (load(&g.alive)) {
@@ -154,7 +176,7 @@ int32_t device_want(Live *live, bool on) {
     return 0;
   }
   store(&g.alive, 1);
-  if (host_start_thread(device_main, "gputap-device")) return 0;
+  if (host_start_thread(device_main, kDeviceThread)) return 0;
   store(&g.alive, 0);
   return -EAGAIN_;
 }
@@ -178,9 +200,7 @@ bool device_shut_down(Live *, int64_t timeout_ns) {
     if (left <= 0) return false;
     sys::futex_wait(&g.alive, 1, left);
   }
-  store(&g.wanted, 0);
-  store(&g.yielding, 0);
-  store(&g.quitting, 0);
+  start_over();
   return true;
 }
 

@@ -50,49 +50,58 @@ void free_overhead_data(uint64_t *pointer) {
   *pointer = 0;
 }
 
+uint64_t work_records;
+
 void check_times(Live *live, uint64_t start, uint64_t end) {
+  add(&work_records, (uint64_t)1);
   if (GPUTAP_UNLIKELY(!start || !end)) add(&live->header->device_zero_times, (uint64_t)1);
 }
 
+// Bytes up to the end of a field of 8.
+constexpr uint32_t through(uint32_t offset) { return offset + 8; }
+
 // What points into the process is of no use outside of it: strings become ids.
-void rewrite(Live *live, Names *names, uint8_t *record) {
-  switch (field<uint32_t>(record, 0)) {
+void rewrite(Live *live, Names *names, uint8_t *record, uint32_t size) {
+  uint32_t kind = field<uint32_t>(record, 0), name = 0;
+  switch (kind) {
     case CUPTI_ABI_KIND_KERNEL:
-    case CUPTI_ABI_KIND_CONCURRENT_KERNEL: {
-      uint64_t &name = field<uint64_t>(record, CUPTI_ABI_KERNEL_NAME);
-      name = name_id(live, names, (const char *)name);
-      check_times(live, field<uint64_t>(record, CUPTI_ABI_KERNEL_START),
-                  field<uint64_t>(record, CUPTI_ABI_KERNEL_END));
+    case CUPTI_ABI_KIND_CONCURRENT_KERNEL:
+      name = CUPTI_ABI_KERNEL_NAME;
+      if (size >= through(CUPTI_ABI_KERNEL_END))
+        check_times(live, field<uint64_t>(record, CUPTI_ABI_KERNEL_START),
+                    field<uint64_t>(record, CUPTI_ABI_KERNEL_END));
       break;
-    }
     case CUPTI_ABI_KIND_MEMCPY:
     case CUPTI_ABI_KIND_MEMCPY2:
     case CUPTI_ABI_KIND_MEMSET: /* all three have them at the same place */
-      check_times(live, field<uint64_t>(record, CUPTI_ABI_MEMCPY_START),
-                  field<uint64_t>(record, CUPTI_ABI_MEMCPY_END));
+      if (size >= through(CUPTI_ABI_MEMCPY_END))
+        check_times(live, field<uint64_t>(record, CUPTI_ABI_MEMCPY_START),
+                    field<uint64_t>(record, CUPTI_ABI_MEMCPY_END));
       break;
-    case CUPTI_ABI_KIND_DEVICE: {
-      uint64_t &name = field<uint64_t>(record, CUPTI_ABI_DEVICE_NAME);
-      name = name_id(live, names, (const char *)name);
+    case CUPTI_ABI_KIND_DEVICE:
+      name = CUPTI_ABI_DEVICE_NAME;
       break;
-    }
-    case CUPTI_ABI_KIND_MEMORY2: {
-      uint64_t &name = field<uint64_t>(record, CUPTI_ABI_MEMORY_NAME);
-      name = name_id(live, names, (const char *)name);
+    case CUPTI_ABI_KIND_MEMORY2:
+      name = CUPTI_ABI_MEMORY_NAME;
       break;
-    }
     case CUPTI_ABI_KIND_OVERHEAD:
-      if (g_cupti.version >= 1204)
+      if (g_cupti.version >= 1204 && size >= through(CUPTI_ABI_OVERHEAD_OVERHEAD_DATA))
         free_overhead_data(&field<uint64_t>(record, CUPTI_ABI_OVERHEAD_OVERHEAD_DATA));
       break;
   }
+  if (!name || size < through(name)) return;
+  uint64_t &pointer = field<uint64_t>(record, name);
+  pointer = name_id(live, names, (const char *)pointer);
 }
 
 void write_out(Live *live, Names *names, Batch *batch, const uint8_t *end) {
   if (!batch->count) return;
-  for (uint32_t i = 0; i < batch->count; i++) rewrite(live, names, batch->first + batch->offsets[i]);
-  add(&live->header->device_records, (uint64_t)batch->count);
   uint32_t bytes = (uint32_t)(end - batch->first);
+  for (uint32_t i = 0; i < batch->count; i++) {
+    uint32_t next = i + 1 < batch->count ? batch->offsets[i + 1] : bytes;
+    rewrite(live, names, batch->first + batch->offsets[i], next - batch->offsets[i]);
+  }
+  add(&live->header->device_records, (uint64_t)batch->count);
   gputap_device_chunk *chunk = device_ring_claim(live, bytes, batch->count);
   if (chunk) {
     chunk->version = g_cupti.version;
@@ -104,6 +113,8 @@ void write_out(Live *live, Names *names, Batch *batch, const uint8_t *end) {
 }
 
 }  // namespace
+
+uint64_t device_work_records() { return load(&work_records); }
 
 void device_records_copy(Live *live, uint8_t *buffer, size_t valid) {
   Names names;

@@ -11,6 +11,9 @@ namespace gputap {
 // Between `callback_enter_device` and `callback_leave` only.
 void device_records_copy(Live *live, uint8_t *buffer, size_t valid);
 
+// Kernels, copies and fills so far, in all sessions.
+uint64_t device_work_records();
+
 }  // namespace gputap
 
 #endif

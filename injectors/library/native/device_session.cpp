@@ -5,6 +5,7 @@
 #include "device_buffers.h"
 #include "device_calls.h"
 #include "device_manners.h"
+#include "host.h"
 #include "text.h"
 
 namespace gputap {
@@ -131,29 +132,8 @@ void count_what_cupti_dropped(Live *live) {
     count_drop(live, GPUTAP_DROP_CAUSE_DEVICE_BY_CUPTI, dropped);
 }
 
-}  // namespace
-
-void device_say(Live *live, const char *text) {
-  Text message((char *)live->header->device_message, sizeof live->header->device_message);
-  (message << text).end();
-}
-
-int64_t device_inside_since() { return load_acquire(&inside_since); }
-
-gputap_device_state device_session_begin(Live *live) {
+gputap_device_state begin(Live *live) {
   gputap_control_header *header = live->header;
-  store(&header->device_error, 0);
-  if (!cupti_find()) {
-    device_say(live, "no libcupti is loaded in the process");
-    return GPUTAP_DEVICE_STATE_NO_CUPTI;
-  }
-  store(&header->device_api_version, g_cupti.api_version);
-  store(&header->device_version, g_cupti.version);
-  if (!cuda_is_up()) {
-    device_say(live, "the process has not initialised CUDA");
-    return GPUTAP_DEVICE_STATE_NO_DRIVER;
-  }
-  Inside inside;
   g = {};
   int result = 0;
   if (!device_manners_somebody_is_subscribed()) {
@@ -177,6 +157,36 @@ gputap_device_state device_session_begin(Live *live) {
   g.on_since_ticks = now_ticks();
   device_say(live, "");
   return GPUTAP_DEVICE_STATE_ON;
+}
+
+}  // namespace
+
+void device_say(Live *live, const char *text) {
+  Text message((char *)live->header->device_message, sizeof live->header->device_message);
+  (message << text).end();
+}
+
+int64_t device_inside_since() { return load_acquire(&inside_since); }
+
+gputap_device_state device_session_begin(Live *live) {
+  gputap_control_header *header = live->header;
+  store(&header->device_error, 0);
+  if (!cupti_find()) {
+    device_say(live, "no libcupti is loaded in the process");
+    return GPUTAP_DEVICE_STATE_NO_CUPTI;
+  }
+  store(&header->device_api_version, g_cupti.api_version);
+  store(&header->device_version, g_cupti.version);
+  if (!cuda_is_up()) {
+    device_say(live, "the process has not initialised CUDA");
+    return GPUTAP_DEVICE_STATE_NO_DRIVER;
+  }
+  Inside inside;
+  // The threads that CUPTI starts stay, and have the name of the one that made it start them.
+  host_name_thread("cupti");
+  gputap_device_state state = begin(live);
+  host_name_thread(kDeviceThread);
+  return state;
 }
 
 void device_session_tick(Live *live) {

@@ -6,6 +6,8 @@
 
 namespace gputap {
 
+constexpr const char *kDeviceThread = "gputap-device";
+
 // Tries to begin; returns the state it led to and leaves the reason in the header.
 gputap_device_state device_session_begin(Live *live);
 

@@ -39,7 +39,7 @@ void *host_symbol(const char *name) { return g_host.dlsym(nullptr, name); }
 
 void *host_loaded_library(const char *soname, const char *stem) {
   void *handle = g_host.dlopen(soname, kLazy | kNoLoad);
-  if (handle) return handle;
+  if (handle || !stem) return handle;
   // Libraries vendored by packagers carry a hash in the name (libtorch_cpu-1a2b.so): the soname is
   // not known, but the path is in the map.
   PathSearch search = {stem, {0}};

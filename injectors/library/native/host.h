@@ -25,7 +25,8 @@ void host_take(const gputap_enter *enter);
 void *host_symbol(const char *name);
 
 // A handle of a library that the process has loaded, even where its symbols are local to somebody
-// else; null if it is not loaded. Never loads anything. `stem` is the start of the file name.
+// else; null if it is not loaded. Never loads anything. `stem` is the start of the file name, null where the soname is
+// sure.
 void *host_loaded_library(const char *soname, const char *stem);
 
 // "libpython3.11", written into `buffer`: how the file name of that Python's library starts.

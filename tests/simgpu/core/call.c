@@ -11,6 +11,12 @@ static _Thread_local struct simgpu_call *current;
 
 SIMGPU_EXPORT void simgpu_observe(const struct simgpu_observer *now) { observer = now; }
 
+SIMGPU_EXPORT void simgpu_between_operations(void (*change)(void *), void *argument) {
+  pthread_mutex_lock(&core_lock);
+  change(argument);
+  pthread_mutex_unlock(&core_lock);
+}
+
 SIMGPU_EXPORT const struct simgpu_observer *simgpu_observer(void) {
   return atomic_load_explicit(&observer, memory_order_acquire);
 }

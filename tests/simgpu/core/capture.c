@@ -128,7 +128,7 @@ SIMGPU_EXPORT int simgpu_capture_begin(struct simgpu_stream *stream) {
   return result;
 }
 
-/* Dependencies of a captured node have lower indices: one sweep from the end marks all ancestors. */
+/* Dependencies of a captured node have lower indices: one sweep from the end marks all. */
 static void mark_ancestors(const struct graph *graph, const struct simgpu_stream *origin) {
   for (size_t i = 0; i < origin->capture_tail_count; i++) origin->capture_tail[i]->marked = true;
   for (size_t i = graph->count; i-- > 0;) {

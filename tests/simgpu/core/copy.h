@@ -11,7 +11,7 @@ enum simgpu_direction {
   SIMGPU_ON_HOST,
 };
 
-/* Blocks where the real one does: for pageable memory, and with `wait` for what touches the host. */
+/* Blocks where the real one does: for pageable memory; with `wait`, for what touches the host. */
 int simgpu_copy(struct simgpu_rows to, struct simgpu_rows from, size_t width, size_t height,
                 enum simgpu_direction direction, bool wait, struct simgpu_stream *stream);
 int simgpu_fill(struct simgpu_rows to, size_t width, size_t height, uint32_t value,

@@ -12,9 +12,19 @@ struct device core_devices[MOST_DEVICES];
 
 static _Thread_local int current;
 
-SIMGPU_EXPORT int simgpu_device_count(void) {
+static pthread_once_t read_once = PTHREAD_ONCE_INIT;
+static int device_count;
+static uint64_t memory_total;
+
+static void read_environment(void) {
   const uint64_t count = environment_number("SIMGPU_DEVICES", 1);
-  return count < MOST_DEVICES ? (int)count : MOST_DEVICES;
+  device_count = count < MOST_DEVICES ? (int)count : MOST_DEVICES;
+  memory_total = environment_number("SIMGPU_MEMORY", 80ull * GIB);
+}
+
+SIMGPU_EXPORT int simgpu_device_count(void) {
+  pthread_once(&read_once, read_environment);
+  return device_count;
 }
 
 SIMGPU_EXPORT int simgpu_device_current(void) { return current; }
@@ -35,7 +45,7 @@ SIMGPU_EXPORT int simgpu_device_info(int device, struct simgpu_device_info *info
   info->major = SIMGPU_COMPUTE_MAJOR;
   info->minor = SIMGPU_COMPUTE_MINOR;
   info->multiprocessors = SIMGPU_MULTIPROCESSORS;
-  info->memory_total = environment_number("SIMGPU_MEMORY", 80ull * GIB);
+  info->memory_total = memory_total;
   pthread_mutex_lock(&core_lock);
   info->memory_used = core_devices[device].memory_used;
   pthread_mutex_unlock(&core_lock);
@@ -62,35 +72,7 @@ void device_open_context(int index) {
   pthread_mutex_lock(&core_lock);
 }
 
-/* Spans come nearly in order: a union over the latest end is exact enough for a utilization. */
 void device_account(struct device *device, const struct simgpu_operation *operation) {
-  const uint64_t start = operation->start_ns, end = operation->end_ns;
-  if (end > device->tail_ns) device->tail_ns = end;
+  if (operation->end_ns > device->tail_ns) device->tail_ns = operation->end_ns;
   if (board_operation) board_operation(operation);
-  if (operation->kind == SIMGPU_MEMCPY) {
-    if (operation->copy_kind == SIMGPU_COPY_HTOD) device->to_device_bytes += operation->bytes;
-    if (operation->copy_kind == SIMGPU_COPY_DTOH) device->from_device_bytes += operation->bytes;
-  }
-  if (operation->kind == SIMGPU_HOST || end <= device->busy_until_ns) return;
-  device->busy_ns += end - (start > device->busy_until_ns ? start : device->busy_until_ns);
-  device->busy_until_ns = end;
-}
-
-SIMGPU_EXPORT uint64_t simgpu_device_busy_ns(int device) {
-  if (device < 0 || device >= MOST_DEVICES) return 0;
-  const uint64_t now = simgpu_now_ns();
-  pthread_mutex_lock(&core_lock);
-  const struct device *it = &core_devices[device];
-  const uint64_t ahead = it->busy_until_ns > now ? it->busy_until_ns - now : 0;
-  const uint64_t busy = it->busy_ns > ahead ? it->busy_ns - ahead : 0;
-  pthread_mutex_unlock(&core_lock);
-  return busy;
-}
-
-SIMGPU_EXPORT void simgpu_device_pcie_bytes(int device, uint64_t *to_device,
-                                            uint64_t *from_device) {
-  pthread_mutex_lock(&core_lock);
-  *to_device = core_devices[device].to_device_bytes;
-  *from_device = core_devices[device].from_device_bytes;
-  pthread_mutex_unlock(&core_lock);
 }

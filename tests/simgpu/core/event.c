@@ -109,5 +109,3 @@ SIMGPU_EXPORT int simgpu_event_elapsed_ns(struct simgpu_event *start, struct sim
   *ns = (int64_t)(to - from);
   return SIMGPU_OK;
 }
-
-SIMGPU_EXPORT uint32_t simgpu_event_id(const struct simgpu_event *event) { return event->id; }

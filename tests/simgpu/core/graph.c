@@ -108,9 +108,4 @@ SIMGPU_EXPORT int simgpu_graph_nodes(const struct graph *graph, struct graph_nod
   return SIMGPU_OK;
 }
 
-SIMGPU_EXPORT const struct simgpu_operation *simgpu_graph_node_operation(
-    const struct graph_node *node) {
-  return &node->operation;
-}
-
 SIMGPU_EXPORT uint32_t simgpu_graph_id(const struct graph *graph) { return graph->id; }

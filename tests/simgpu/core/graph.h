@@ -17,7 +17,6 @@ int simgpu_graph_add_dependencies(struct graph *graph, struct graph_node *const 
                                   struct graph_node *const *to, size_t count);
 /* NULL `nodes` asks for the count only. */
 int simgpu_graph_nodes(const struct graph *graph, struct graph_node **nodes, size_t *count);
-const struct simgpu_operation *simgpu_graph_node_operation(const struct graph_node *node);
 int simgpu_graph_instantiate(const struct graph *graph, struct graph_exec **exec);
 /* SIMGPU_INVALID_VALUE if the shapes differ. */
 int simgpu_graph_exec_update(struct graph_exec *exec, const struct graph *graph);

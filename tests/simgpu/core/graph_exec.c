@@ -177,6 +177,8 @@ static void perform_step(const struct simgpu_operation *launch, const struct ste
   operation.correlation_id = launch->correlation_id;
   operation.tid = launch->tid;
   operation.queued_ns = launch->queued_ns;
+  operation.observer = launch->observer;
+  operation.admitted = launch->admitted;
   operation.start_ns += launch->start_ns;
   operation.end_ns += launch->start_ns;
   operation_perform(&operation);

@@ -63,8 +63,8 @@ struct simgpu_event {
 
 struct device {
   struct simgpu_stream *streams, *legacy;
-  uint64_t tail_ns, blocking_tail_ns, busy_ns, busy_until_ns;
-  uint64_t memory_used, to_device_bytes, from_device_bytes;
+  uint64_t tail_ns, blocking_tail_ns; /* of all work, of blocking streams' */
+  uint64_t memory_used;
   uint32_t next_stream_id;
   size_t pending;
   bool has_context;
@@ -98,14 +98,27 @@ void stream_unref(struct simgpu_stream *stream); /* lock held */
 /* Without a record of it. */
 int stream_wait_quietly(struct simgpu_stream *stream);
 
+static inline uint64_t later(uint64_t a, uint64_t b) { return a > b ? a : b; }
+
 /* operation.c */
 void operation_perform(const struct simgpu_operation *operation);
+
+/* pending.c: all with the lock held. */
+bool stream_is_blocking(const struct simgpu_stream *stream); /* waits for the default stream */
+/* The latest known end of what the stream's next operation follows; whether that is not all. */
+uint64_t stream_known_tail(const struct simgpu_stream *stream);
+bool stream_has_unknown_tail(const struct simgpu_stream *stream);
+struct pending *pending_new(struct simgpu_stream *stream,
+                            const struct simgpu_operation *operation);
+void pending_depend(struct pending *pending, struct pending *on);
+void pending_unref(struct pending *pending);
+
+/* point.c */
 /* Lock held. What the stream's work so far ends with; counted. */
 struct point stream_mark(struct simgpu_stream *stream);
 void stream_wait_point(struct simgpu_stream *stream, const struct point *point);
 /* Lock held, given up meanwhile. Until the point is known. */
 uint64_t point_settle(struct point *point);
-void pending_unref(struct pending *pending);
 
 /* graph.c */
 bool graph_is_capturing(const struct simgpu_stream *stream);

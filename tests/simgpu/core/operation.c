@@ -27,8 +27,6 @@ static uint32_t thread_id(void) {
   return own_tid;
 }
 
-static uint64_t later(uint64_t a, uint64_t b) { return a > b ? a : b; }
-
 static void stop_in_mid_window(void) {
   static atomic_long left = -1;
   static atomic_bool asked;
@@ -36,14 +34,38 @@ static void stop_in_mid_window(void) {
   if (left > 0 && --left == 0) exit(0);
 }
 
+static bool is_silent(const struct simgpu_operation *operation) {
+  return operation->kind == SIMGPU_MARKER || operation->kind == SIMGPU_FREE;
+}
+
 /* Its times are known: move the data, tell everybody. */
 void operation_perform(const struct simgpu_operation *operation) {
   effect_apply(operation);
-  if (operation->kind == SIMGPU_MARKER || operation->kind == SIMGPU_FREE) return;
+  if (is_silent(operation)) return;
   truth_log_write(operation);
-  const struct simgpu_observer *observer = simgpu_observer();
-  if (observer) observer->operation(operation);
+  if (operation->observer) operation->observer->operation(operation);
   stop_in_mid_window();
+}
+
+/* Lock held: the times are being set. Performed, and arrived, without it. */
+static void depart(struct simgpu_operation *operation) {
+  const struct simgpu_observer *observer = is_silent(operation) ? NULL : simgpu_observer();
+  operation->observer = observer;
+  if (!observer) return;
+  operation->admitted |= observer->admit();
+  operation->ticket = observer->depart();
+}
+
+static void perform_and_arrive(const struct simgpu_operation *operation) {
+  operation_perform(operation);
+  if (operation->observer) operation->observer->arrive(operation->ticket);
+}
+
+/* Lock held. */
+static void admit(struct simgpu_operation *operation) {
+  const struct simgpu_observer *observer = simgpu_observer();
+  operation->queued_ns = simgpu_now_ns();
+  operation->admitted = observer ? observer->admit() : 0;
 }
 
 static void fill_in(struct simgpu_operation *operation, const struct simgpu_stream *stream) {
@@ -56,79 +78,19 @@ static void fill_in(struct simgpu_operation *operation, const struct simgpu_stre
   operation->tid = thread_id();
   operation->sequence = ++sequence;
   operation->duration_ns = model_duration_ns(operation);
-  operation->queued_ns = simgpu_now_ns();
 }
 
 static void set_start(struct simgpu_operation *operation, uint64_t ready_ns) {
-  const bool instant = operation->kind == SIMGPU_MARKER || operation->kind == SIMGPU_FREE;
-  operation->start_ns =
-      later(ready_ns, operation->queued_ns + (instant ? 0 : LAUNCH_LATENCY_NS));
+  const uint64_t latency_ns = is_silent(operation) ? 0 : LAUNCH_LATENCY_NS;
+  operation->start_ns = later(ready_ns, operation->queued_ns + latency_ns);
 }
 
-/* ---- edges --------------------------------------------------------------------------------- */
-
-void pending_unref(struct pending *pending) {
-  if (--pending->references) return;
-  stream_unref(pending->stream);
-  free(pending->dependents);
-  free(pending);
-}
-
-static void depend(struct pending *pending, struct pending *on) {
-  if (!on) return;
-  if (on->done) {
-    pending->ready_ns = later(pending->ready_ns, on->operation.end_ns);
-    return;
-  }
-  if (on->dependent_count == on->dependent_room) {
-    on->dependent_room = on->dependent_room * 2 + 2;
-    on->dependents = realloc(on->dependents, on->dependent_room * sizeof *on->dependents);
-  }
-  on->dependents[on->dependent_count++] = pending;
-  pending->references++;
-  pending->unresolved++;
-}
-
-static bool is_blocking(const struct simgpu_stream *stream) {
-  return !stream->is_legacy && !(stream->flags & SIMGPU_STREAM_NON_BLOCKING);
-}
-
-/* The latest known end of what the stream's next operation follows. */
-static uint64_t known_tail(const struct simgpu_stream *stream) {
-  const struct device *device = &core_devices[stream->device];
-  if (stream->is_legacy) return later(stream->tail_ns, device->blocking_tail_ns);
-  return is_blocking(stream) ? later(stream->tail_ns, device->legacy->tail_ns) : stream->tail_ns;
-}
-
-static bool has_unknown_tail(const struct simgpu_stream *stream) {
-  const struct device *device = &core_devices[stream->device];
-  if (stream->last) return true;
-  if (device->pending == 0) return false;
-  if (is_blocking(stream)) return device->legacy->last;
-  if (!stream->is_legacy) return false;
-  for (const struct simgpu_stream *other = device->streams; other; other = other->next) {
-    if (is_blocking(other) && other->last) return true;
-  }
-  return false;
-}
-
-static void depend_on_stream(struct pending *pending, struct simgpu_stream *stream) {
-  const struct device *device = &core_devices[stream->device];
-  pending->ready_ns = later(pending->ready_ns, known_tail(stream));
-  depend(pending, stream->last);
-  if (is_blocking(stream)) depend(pending, device->legacy->last);
-  if (!stream->is_legacy) return;
-  for (struct simgpu_stream *other = device->streams; other; other = other->next) {
-    if (is_blocking(other)) depend(pending, other->last);
-  }
-}
-
-/* ---- resolution ----------------------------------------------------------------------------- */
+/* ---- resolution --------------------------------------------------------------------------- */
 
 static void advance_tail(struct simgpu_stream *stream, const struct simgpu_operation *operation) {
   struct device *device = &core_devices[stream->device];
   stream->tail_ns = later(stream->tail_ns, operation->end_ns);
-  if (is_blocking(stream)) {
+  if (stream_is_blocking(stream)) {
     device->blocking_tail_ns = later(device->blocking_tail_ns, operation->end_ns);
   }
   device_account(device, operation);
@@ -166,6 +128,7 @@ static void settle(struct pending *pending) {
 static void begin_open(struct pending *pending) {
   const struct simgpu_observer *observer = simgpu_observer();
   if (board_open_started) board_open_started(&pending->operation);
+  if (observer) pending->operation.admitted |= observer->admit();
   pthread_mutex_unlock(&core_lock);
   if (observer) observer->started(&pending->operation);
   pending->started((struct simgpu_open *)pending, pending->state, pending->operation.start_ns);
@@ -181,8 +144,9 @@ static void resolve(struct pending *pending) {
     return;
   }
   operation->end_ns = operation->start_ns + operation->duration_ns;
+  depart(operation);
   pthread_mutex_unlock(&core_lock);
-  operation_perform(operation);
+  perform_and_arrive(operation);
   pthread_mutex_lock(&core_lock);
   settle(pending);
 }
@@ -200,34 +164,22 @@ static void resolve_ready(void) {
   ready.in_use = false;
 }
 
-/* ---- enqueuing ------------------------------------------------------------------------------- */
-
-static struct pending *make_pending(struct simgpu_stream *stream,
-                                    const struct simgpu_operation *operation) {
-  struct pending *pending = calloc(1, sizeof *pending);
-  pending->operation = *operation;
-  pending->stream = stream;
-  pending->references = 1; /* stream->last's */
-  stream->references++;
-  core_devices[stream->device].pending++;
-  depend_on_stream(pending, stream);
-  if (stream->last) pending_unref(stream->last);
-  stream->last = pending;
-  return pending;
-}
+/* ---- enqueuing ---------------------------------------------------------------------------- */
 
 /* Lock held, and given up. */
 static void enqueue(struct simgpu_stream *stream, struct simgpu_operation *operation) {
-  if (has_unknown_tail(stream)) {
-    make_pending(stream, operation);
+  admit(operation);
+  if (stream_has_unknown_tail(stream)) {
+    pending_new(stream, operation);
     pthread_mutex_unlock(&core_lock);
     return;
   }
-  set_start(operation, known_tail(stream));
+  set_start(operation, stream_known_tail(stream));
   operation->end_ns = operation->start_ns + operation->duration_ns;
   advance_tail(stream, operation);
+  depart(operation);
   pthread_mutex_unlock(&core_lock);
-  operation_perform(operation);
+  perform_and_arrive(operation);
 }
 
 SIMGPU_EXPORT int simgpu_enqueue(struct simgpu_stream *stream,
@@ -255,7 +207,8 @@ SIMGPU_EXPORT int simgpu_enqueue_open(struct simgpu_stream *stream,
   if (stream->capture) return SIMGPU_CAPTURE_UNSUPPORTED;
   fill_in(&own, stream);
   pthread_mutex_lock(&core_lock);
-  struct pending *pending = make_pending(stream, &own);
+  admit(&own);
+  struct pending *pending = pending_new(stream, &own);
   pending->started = started;
   pending->state = state;
   pending->references++; /* the owner's, given up by simgpu_complete */
@@ -271,51 +224,16 @@ SIMGPU_EXPORT int simgpu_enqueue_open(struct simgpu_stream *stream,
 
 SIMGPU_EXPORT void simgpu_complete(struct simgpu_open *open, uint64_t end_ns) {
   struct pending *pending = (struct pending *)open;
-  pending->operation.end_ns = later(end_ns, pending->operation.start_ns);
-  if (!pending->operation.start_ns) pending->operation.start_ns = end_ns;
-  operation_perform(&pending->operation);
+  struct simgpu_operation *operation = &pending->operation;
+  pthread_mutex_lock(&core_lock);
+  operation->end_ns = later(end_ns, operation->start_ns);
+  if (!operation->start_ns) operation->start_ns = end_ns;
+  depart(operation);
+  pthread_mutex_unlock(&core_lock);
+  perform_and_arrive(operation);
   pthread_mutex_lock(&core_lock);
   settle(pending);
   pending_unref(pending);
   resolve_ready();
   pthread_mutex_unlock(&core_lock);
-}
-
-/* ---- points ------------------------------------------------------------------------------------ */
-
-static struct simgpu_operation marker(const struct simgpu_stream *stream) {
-  struct simgpu_operation operation = {.kind = SIMGPU_MARKER};
-  operation.device = (uint32_t)stream->device;
-  operation.queued_ns = simgpu_now_ns();
-  return operation;
-}
-
-struct point stream_mark(struct simgpu_stream *stream) {
-  const struct simgpu_operation operation = marker(stream);
-  if (!has_unknown_tail(stream)) {
-    return (struct point){later(known_tail(stream), operation.queued_ns), NULL};
-  }
-  struct pending *pending = make_pending(stream, &operation);
-  pending->references++;
-  return (struct point){0, pending};
-}
-
-void stream_wait_point(struct simgpu_stream *stream, const struct point *point) {
-  struct pending *after = point->after;
-  if (!after || after->done) {
-    const uint64_t ns = after ? after->operation.end_ns : point->ns;
-    stream->tail_ns = later(stream->tail_ns, ns);
-    return;
-  }
-  const struct simgpu_operation operation = marker(stream);
-  depend(make_pending(stream, &operation), after);
-}
-
-uint64_t point_settle(struct point *point) {
-  struct pending *after = point->after;
-  if (!after) return point->ns;
-  while (!after->done) pthread_cond_wait(&core_changed, &core_lock);
-  *point = (struct point){after->operation.end_ns, NULL};
-  pending_unref(after);
-  return point->ns;
 }

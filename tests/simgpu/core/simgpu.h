@@ -7,8 +7,9 @@
  * wait unresolved: they get their times, move their data and reach the observers when the open one
  * completes, on the thread that completes it.
  *
- * All times are ns of CLOCK_REALTIME, as CUPTI's are, or of the virtual clock (SIMGPU_CLOCK=virtual).
- * Functions that can fail return a CUDA error code (runtime and driver share the numbers used here).
+ * All times are ns of CLOCK_REALTIME, as CUPTI's are, or of the virtual clock
+ * (SIMGPU_CLOCK=virtual). Functions that can fail return a CUDA error code; runtime and driver
+ * share the numbers used here.
  */
 #ifndef SIMGPU_H
 #define SIMGPU_H
@@ -47,10 +48,11 @@ struct simgpu_error {
 };
 const struct simgpu_error *simgpu_error_text(int error);
 
-/* ---- process, clock, faults -------------------------------------------------------------- */
+/* ---- process, clock, faults --------------------------------------------------------------- */
 
-/* Once per library call: builds the devices on the first. SIMGPU_NO_DRIVER or SIMGPU_NO_DEVICE where
-   the environment says so; SIMGPU_INITIALIZATION_ERROR in a child forked after the first success. */
+/* Once per library call: builds the devices on the first. SIMGPU_NO_DRIVER or SIMGPU_NO_DEVICE
+   where the environment says so; SIMGPU_INITIALIZATION_ERROR in a child forked after the first
+   success. */
 int simgpu_initialize(void);
 /* Starts nothing; false in a forked child. */
 bool simgpu_is_initialized(void);
@@ -72,7 +74,7 @@ double simgpu_fault(const char *name, double otherwise);
 /* The value as text, or NULL: for names with other values, e.g. nccl_missing=1+3. */
 const char *simgpu_fault_text(const char *name, char *text, size_t size);
 
-/* ---- devices and memory -------------------------------------------------------------------- */
+/* ---- devices and memory ------------------------------------------------------------------- */
 
 struct simgpu_device_info {
   const char *name;
@@ -90,10 +92,7 @@ int simgpu_device_current(void);
 int simgpu_device_set_current(int device);
 /* By the numbers of cudaDeviceAttr = CUdevice_attribute; 0 for those that are not modelled. */
 int simgpu_device_attribute(int *value, int attribute, int device);
-/* Time up to now in which the device did something on any stream. */
-uint64_t simgpu_device_busy_ns(int device);
-/* Up to now, copies over PCIe: for NVML. */
-void simgpu_device_pcie_bytes(int device, uint64_t *to_device, uint64_t *from_device);
+/* Busy time and traffic are on the board that NVML reads: core/board.h. */
 
 /* As CUPTI's memory kinds. */
 enum simgpu_memory_kind {
@@ -120,7 +119,7 @@ int simgpu_memory_unregister(void *pointer);
 struct simgpu_memory simgpu_memory_of(const void *pointer);
 bool simgpu_device_has_context(int device);
 
-/* ---- streams and events --------------------------------------------------------------------- */
+/* ---- streams and events ------------------------------------------------------------------- */
 
 struct simgpu_stream;
 struct simgpu_event;
@@ -159,9 +158,8 @@ int simgpu_event_query(struct simgpu_event *event);
 int simgpu_event_synchronize(struct simgpu_event *event);
 int simgpu_event_elapsed_ns(struct simgpu_event *start, struct simgpu_event *end, int64_t *ns);
 int simgpu_stream_wait_event(struct simgpu_stream *stream, struct simgpu_event *event);
-uint32_t simgpu_event_id(const struct simgpu_event *event);
 
-/* ---- operations ------------------------------------------------------------------------------ */
+/* ---- operations --------------------------------------------------------------------------- */
 
 enum simgpu_operation_kind {
   SIMGPU_KERNEL,
@@ -214,6 +212,9 @@ struct simgpu_operation {
   const struct simgpu_open_kernel *open; /* of a captured one, with `payload` for its user */
   uint64_t sequence; /* of the process, by enqueuing */
   void *payload;     /* of the kinds HOST, FREE and GRAPH, and of open ones; simgpu's own */
+  const struct simgpu_observer *observer; /* who is told of it; see there */
+  uint32_t admitted;
+  unsigned ticket;
 };
 
 /* On a capturing stream, a node of the graph instead. Takes the correlation id of the call that the
@@ -253,7 +254,7 @@ SIMGPU_EXPORT void simgpu_next_duration_ns(uint64_t duration_ns);
 /* Runs function(user) when the stream comes there, on a thread of its own. */
 int simgpu_enqueue_host(struct simgpu_stream *stream, void (*function)(void *), void *user);
 
-/* ---- calls of the API ------------------------------------------------------------------------ */
+/* ---- calls of the API --------------------------------------------------------------------- */
 
 enum simgpu_domain { SIMGPU_DRIVER = 1, SIMGPU_RUNTIME = 2 };
 
@@ -276,7 +277,7 @@ void simgpu_call_begin(struct simgpu_call *call);
 /* `result` is what the function is about to return. */
 void simgpu_call_end(struct simgpu_call *call, int result);
 
-/* ---- observers --------------------------------------------------------------------------------- */
+/* ---- observers ---------------------------------------------------------------------------- */
 
 struct simgpu_sync {
   uint32_t type; /* CUPTI's */
@@ -291,8 +292,18 @@ struct simgpu_allocation {
   uint32_t correlation_id, device, context, stream;
 };
 
-/* libcupti's view. Called with no lock held, on whatever thread things happen. */
+/*
+ * libcupti's view. Called with no lock held, on whatever thread things happen, but for the two that
+ * make a capture exact. Between the moment when an operation gets its times and the moment when
+ * `operation` is called, its thread may lose the processor, and a client may switch kinds off and
+ * flush. So `admit` (lock held) says, as the operation is enqueued and as it gets its times, what
+ * is recorded now: bits of the observer's own, in `admitted`. `depart` (lock held) and `arrive` are
+ * around the way; a flush waits for those who are on it.
+ */
 struct simgpu_observer {
+  uint32_t (*admit)(void);
+  unsigned (*depart)(void);
+  void (*arrive)(unsigned ticket);
   void (*enter)(struct simgpu_call *call);
   void (*leave)(struct simgpu_call *call, int result, uint64_t end_ns);
   /* With its times, which may lie in the future. */
@@ -306,6 +317,8 @@ struct simgpu_observer {
 };
 /* NULL takes it away. The old one's functions may run a little longer on other threads. */
 void simgpu_observe(const struct simgpu_observer *observer);
+/* Runs change(argument) while no operation gets its times. */
+void simgpu_between_operations(void (*change)(void *), void *argument);
 const struct simgpu_observer *simgpu_observer(void);
 
 #endif

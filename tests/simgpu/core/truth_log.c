@@ -53,8 +53,9 @@ static void append(const char *text, size_t size) {
 }
 
 /* After a kill the file ends with zeros instead. Threads that outlive `main` must not write behind
-   the new end: that would be a SIGBUS. */
+   the new end: that would be a SIGBUS. A forked child has no log, and its lock may be held. */
 static void cut(void) {
+  if (file < 0) return;
   pthread_mutex_lock(&lock);
   if (file >= 0 && ftruncate(file, (off_t)length) != 0) perror("simgpu: SIMGPU_LOG");
   file = -1;

@@ -126,12 +126,6 @@ static int priority_range(int *least, int *greatest) {
   return SIMGPU_OK;
 }
 
-/* A context of one's own is the primary one here: as far as this stack goes, they are alike. */
-static int create(void **context, int device) {
-  const int result = retain(context, device);
-  return result ? result : push(*context);
-}
-
 DEVICE_2(cuDeviceGet, 3, int *, device, int, ordinal, get_device(device, ordinal))
 DEVICE_1(cuDeviceGetCount, 4, int *, count, (*count = simgpu_device_count(), SIMGPU_OK))
 DEVICE_3(cuDeviceGetName, 5, char *, text, int, size, int, device, name_of(text, size, device))
@@ -148,9 +142,6 @@ DEVICE_2(cuDevicePrimaryCtxRetain, 386, void **, context, int, device, retain(co
 DEVICE_1(cuDevicePrimaryCtxRelease_v2, 544, int, device, ((void)device, SIMGPU_OK))
 DEVICE_3(cuDevicePrimaryCtxGetState, 392, int, device, unsigned *, flags, int *, active,
          primary_state(device, flags, active))
-DEVICE_3(cuCtxCreate_v2, 235, void **, context, unsigned, flags, int, device,
-         ((void)flags, create(context, device)))
-DEVICE_1(cuCtxDestroy_v2, 322, void *, context, ((void)context, SIMGPU_OK))
 DEVICE_1(cuCtxPushCurrent_v2, 323, void *, context, push(context))
 DEVICE_1(cuCtxPopCurrent_v2, 324, void **, context, pop(context))
 DEVICE_1(cuCtxSetCurrent, 303, void *, context, set_current(context))

@@ -82,7 +82,6 @@ LAUNCH(cuLaunchKernel_ptsz, 442, (stream_handle)2)
     BODY(export, cbid, name_of(kernel), true, launch_configured(kernel, config, stream))        \
   }
 LAUNCH_CONFIGURED(cuLaunchKernelEx, 652, NULL)
-LAUNCH_CONFIGURED(cuLaunchKernelEx_ptsz, 653, (stream_handle)2)
 
 SIMGPU_EXPORT int cuLaunchCooperativeKernel(function_handle kernel, unsigned grid_x,
                                             unsigned grid_y, unsigned grid_z, unsigned block_x,

@@ -57,12 +57,6 @@ API_5(cudaMemcpyFromSymbol, 40, void *, to, const void *, symbol, size_t, bytes,
       int, kind, copy_from_symbol(to, symbol, bytes, offset, kind, true, NULL))
 STREAM_API_5(cudaMemcpyAsync, 41, 225, void *, to, const void *, from, size_t, bytes, int, kind,
              copy(to, from, bytes, kind, false, stream))
-STREAM_API_6(cudaMemcpyToSymbolAsync, 47, 231, const void *, symbol, const void *, from, size_t,
-             bytes, size_t, offset, int, kind,
-             copy_to_symbol(symbol, from, bytes, offset, kind, false, stream))
-STREAM_API_6(cudaMemcpyFromSymbolAsync, 48, 232, void *, to, const void *, symbol, size_t, bytes,
-             size_t, offset, int, kind,
-             copy_from_symbol(to, symbol, bytes, offset, kind, false, stream))
 API_5(cudaMemcpyPeer, 160, void *, to, int, to_device, const void *, from, int, from_device,
       size_t, bytes,
       ((void)to_device, (void)from_device, copy(to, from, bytes, ABI_DEVICE_TO_DEVICE, true, NULL)))
@@ -85,6 +79,22 @@ SIMGPU_EXPORT int cudaMemset_ptds(void *to, int value, size_t bytes) {
   PACK(void *to; int value; size_t bytes;) = {to, value, bytes};
   BODY(cudaMemset_ptds, 233, NULL,
        fill_2d(to, bytes, value, bytes, 1, false, per_thread_stream(NULL)))
+}
+
+SIMGPU_EXPORT int cudaMemcpyToSymbol_ptds(const void *symbol, const void *from, size_t bytes,
+                                          size_t offset, int kind) {
+  PACK(const void *symbol, *from; size_t bytes, offset; int kind;) = {symbol, from, bytes, offset,
+                                                                      kind};
+  BODY(cudaMemcpyToSymbol_ptds, 223, NULL,
+       copy_to_symbol(symbol, from, bytes, offset, kind, true, per_thread_stream(NULL)))
+}
+
+SIMGPU_EXPORT int cudaMemcpyFromSymbol_ptds(void *to, const void *symbol, size_t bytes,
+                                            size_t offset, int kind) {
+  PACK(void *to; const void *symbol; size_t bytes, offset; int kind;) = {to, symbol, bytes, offset,
+                                                                         kind};
+  BODY(cudaMemcpyFromSymbol_ptds, 224, NULL,
+       copy_from_symbol(to, symbol, bytes, offset, kind, true, per_thread_stream(NULL)))
 }
 
 #define COPY_2D_ASYNC(function, cbid, change)                                                   \

@@ -85,7 +85,6 @@ API_2(cudaGetDeviceProperties, 440, void *, prop, int, device, properties(prop, 
 API_2(cudaGetDeviceProperties_v2, 440, void *, prop, int, device, properties(prop, device))
 #endif
 API_1(cudaSetDevice, 16, int, device, simgpu_device_set_current(device))
-API_1(cudaInitDevice, 428, int, device, simgpu_device_count() > device ? 0 : SIMGPU_INVALID_DEVICE)
 API_1(cudaGetDevice, 17, int *, device, set(device, simgpu_device_current()))
 API_3(cudaDeviceGetAttribute, 200, int *, value, int, attribute, int, device,
       simgpu_device_attribute(value, attribute, device))
@@ -96,7 +95,6 @@ API_2(cudaDeviceEnablePeerAccess, 155, int, peer, unsigned, flags,
 API_3(cudaDeviceGetPCIBusId, 174, char *, text, int, size, int, device,
       pci_bus_id(text, size, device))
 API_0(cudaDeviceSynchronize, 165, simgpu_device_synchronize(simgpu_device_current()))
-API_0(cudaDeviceReset, 164, simgpu_device_synchronize(simgpu_device_current()))
 API_0(cudaProfilerStart, 171, SIMGPU_OK)
 API_0(cudaProfilerStop, 172, SIMGPU_OK)
 

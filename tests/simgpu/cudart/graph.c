@@ -27,9 +27,9 @@ static int add_kernel(Node *node, Graph graph, const Node *dependencies, size_t 
 static int add_copy(Node *node, Graph graph, const Node *dependencies, size_t count, void *to,
                     const void *from, size_t bytes) {
   struct simgpu_operation operation;
+  const struct simgpu_rows target = {to, bytes}, source = {(void *)from, bytes};
   const int result =
-      simgpu_copy_describe((struct simgpu_rows){to, bytes}, (struct simgpu_rows){(void *)from, bytes},
-                           bytes, 1, SIMGPU_BY_POINTERS, &operation);
+      simgpu_copy_describe(target, source, bytes, 1, SIMGPU_BY_POINTERS, &operation);
   return result ? result : simgpu_graph_add(graph, &operation, NULL, dependencies, count, node);
 }
 

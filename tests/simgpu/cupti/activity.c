@@ -26,6 +26,24 @@ static void pause_ns(double ns) {
 
 bool activity_is_on(uint32_t kind) { return kind < MOST_KINDS && kinds[kind]; }
 
+uint32_t activity_admit(void) {
+  static const struct {
+    uint32_t kind, bit;
+  } bits[] = {
+      {CUPTI_ABI_KIND_KERNEL, ADMIT_KERNEL},
+      {CUPTI_ABI_KIND_CONCURRENT_KERNEL, ADMIT_CONCURRENT_KERNEL},
+      {CUPTI_ABI_KIND_MEMCPY, ADMIT_MEMCPY},
+      {CUPTI_ABI_KIND_MEMCPY2, ADMIT_MEMCPY2},
+      {CUPTI_ABI_KIND_MEMSET, ADMIT_MEMSET},
+      {CUPTI_ABI_KIND_GRAPH_TRACE, ADMIT_GRAPH_TRACE},
+  };
+  uint32_t found = 0;
+  for (size_t i = 0; i < sizeof bits / sizeof *bits; i++) {
+    if (kinds[bits[i].kind]) found |= bits[i].bit;
+  }
+  return found;
+}
+
 bool activity_is_traced(uint32_t domain, uint32_t cbid) {
   return domain < 3 && cbid < MOST_CBIDS && traced[domain][cbid];
 }
@@ -59,12 +77,20 @@ static void instrument(void) {
   buffer_put(&record);
 }
 
+static void switch_on(void *kind) {
+  kinds[*(uint32_t *)kind] = 1;
+}
+
+static void switch_off(void *kind) {
+  kinds[*(uint32_t *)kind] = 0;
+}
+
 static int enable(uint32_t kind) {
   const int refused = tracer_enter();
   if (refused) return refused;
   if (!exists(kind)) return RESULT_INVALID_KIND;
   observer_attach();
-  kinds[kind] = 1;
+  simgpu_between_operations(switch_on, &kind);
   switch_calls(kind, true);
   if (kind == CUPTI_ABI_KIND_CONCURRENT_KERNEL || kind == CUPTI_ABI_KIND_KERNEL) instrument();
   return CUPTI_ABI_RESULT_SUCCESS;
@@ -87,7 +113,7 @@ SIMGPU_EXPORT int cuptiActivityDisable(uint32_t kind) {
     for (;;) pause();
   }
   pause_ns(hang);
-  kinds[kind] = 0;
+  simgpu_between_operations(switch_off, &kind);
   switch_calls(kind, false);
   return CUPTI_ABI_RESULT_SUCCESS;
 }
@@ -130,7 +156,7 @@ int unused_before_12(void);
 int unused_before_12(void) { return trace_call(0, 0, 0); }
 #endif
 
-/* ---- clock and threads --------------------------------------------------------------------- */
+/* ---- clock and threads -------------------------------------------------------------------- */
 
 uint64_t activity_now_ns(void) {
   const timestamp_callback clock = client_clock;

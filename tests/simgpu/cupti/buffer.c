@@ -8,20 +8,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "tracer.h"
 
 struct buffer {
   uint8_t *start;
   size_t size, used, most_records, records;
-  struct name *names; /* with `names_freed`: what its records point to */
+  struct name *names; /* of its records, with `names_freed` */
   uint64_t due_ns;    /* with `late_flush`: of CLOCK_MONOTONIC */
   struct buffer *next;
-};
-
-struct name {
-  struct name *next;
-  char text[];
 };
 
 typedef void (*request_callback)(uint8_t **buffer, size_t *size, size_t *most_records);
@@ -45,16 +41,7 @@ static uint64_t monotonic_ns(void) {
   return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* ---- delivery ------------------------------------------------------------------------------- */
-
-static void free_names(struct name *name) {
-  while (name) {
-    struct name *next = name->next;
-    memset(name->text, '?', strlen(name->text)); /* as if another module had moved in */
-    free(name);
-    name = next;
-  }
-}
+/* ---- delivery ----------------------------------------------------------------------------- */
 
 static void retire_current(void) {
   if (!current) return;
@@ -78,7 +65,7 @@ static void deliver(bool even_late) {
     is_delivering = true;
     if (complete) complete(NULL, 0, buffer->start, buffer->size, buffer->used);
     is_delivering = false;
-    free_names(buffer->names);
+    names_free(buffer->names);
     free(buffer);
     pthread_mutex_lock(&lock);
     delivering--;
@@ -107,7 +94,7 @@ static void *work(void *unused) {
     }
     if (!period_ms) continue;
     pthread_mutex_unlock(&lock);
-    pending_drain(simgpu_now_ns());
+    pending_drain_by_worker();
     pthread_mutex_lock(&lock);
   }
   return NULL;
@@ -120,7 +107,27 @@ static void start_worker(void) {
   has_worker = true;
 }
 
-/* ---- room ------------------------------------------------------------------------------------- */
+/* ---- room --------------------------------------------------------------------------------- */
+
+static bool has_room(size_t bytes) {
+  return current && current->used + bytes <= current->size &&
+         (!current->most_records || current->records < current->most_records);
+}
+
+/* What asking the client took: the first record of the buffer that it gave. */
+static void note_request(uint64_t start_ns, uint64_t end_ns) {
+  struct record record;
+  if (!activity_is_on(CUPTI_ABI_KIND_OVERHEAD) || !has_room(8 * sizeof record.bytes)) return;
+  record_begin(&record, CUPTI_ABI_KIND_OVERHEAD);
+  PUT(&record, OVERHEAD_OVERHEAD_KIND, CUPTI_ABI_OVERHEAD_ACTIVITY_BUFFER_REQUEST);
+  PUT(&record, OVERHEAD_OBJECT_KIND, 1); /* a process */
+  PUT(&record, OVERHEAD_OBJECT_ID, getpid());
+  PUT(&record, OVERHEAD_START, start_ns);
+  PUT(&record, OVERHEAD_END, end_ns);
+  memcpy(current->start, record.bytes, record.size);
+  current->used = record.size;
+  current->records = 1;
+}
 
 /* Lock held, given up meanwhile. False if the client has none. */
 static bool obtain(void) {
@@ -128,7 +135,9 @@ static bool obtain(void) {
   if (!ask) return false;
   struct buffer *buffer = calloc(1, sizeof *buffer);
   pthread_mutex_unlock(&lock);
+  const uint64_t start_ns = activity_now_ns();
   ask(&buffer->start, &buffer->size, &buffer->most_records);
+  const uint64_t end_ns = activity_now_ns();
   pthread_mutex_lock(&lock);
   if (!buffer->start || !buffer->size) {
     free(buffer);
@@ -139,27 +148,25 @@ static bool obtain(void) {
     spare = buffer;
   } else {
     current = buffer;
+    note_request(start_ns, end_ns);
   }
   return true;
 }
 
-static bool has_room(size_t bytes) {
-  return current && current->used + bytes <= current->size &&
-         (!current->most_records || current->records < current->most_records);
-}
-
+/* Other threads fill a buffer while we ask for one, so look again. */
 static bool make_room(size_t bytes) {
-  if (has_room(bytes)) return true;
-  retire_current();
-  if (spare) {
-    current = spare;
-    spare = spare->next;
-  } else if (!obtain()) {
-    return false;
+  while (!has_room(bytes)) {
+    const bool too_small = current && current->used == 0;
+    retire_current();
+    if (too_small) return false; /* for even one record: given back empty */
+    if (spare) {
+      current = spare;
+      spare = spare->next;
+    } else if (!obtain()) {
+      return false;
+    }
   }
-  if (has_room(bytes)) return true;
-  retire_current(); /* too small for even one record: given back empty */
-  return false;
+  return true;
 }
 
 static bool is_to_be_dropped(void) {
@@ -168,29 +175,17 @@ static bool is_to_be_dropped(void) {
   return share > 0 && ++records % (unsigned long)(1 / share) == 0;
 }
 
-/* With `names_freed` a record's name lives as long as its buffer, no longer. */
-static void move_name(struct record *record) {
-  uint32_t kind;
-  uint64_t text;
-  memcpy(&kind, record->bytes, sizeof kind);
-  if (kind != CUPTI_ABI_KIND_CONCURRENT_KERNEL && kind != CUPTI_ABI_KIND_KERNEL) return;
-  memcpy(&text, record->bytes + CUPTI_ABI_KERNEL_NAME, sizeof text);
-  if (!text || simgpu_fault("names_freed", 0) == 0) return;
-  const size_t size = strlen((const char *)(uintptr_t)text) + 1;
-  struct name *name = malloc(sizeof *name + size);
-  memcpy(name->text, (const char *)(uintptr_t)text, size);
-  name->next = current->names;
-  current->names = name;
-  PUT(record, KERNEL_NAME, (uintptr_t)name->text);
-}
-
 void buffer_put(const struct record *record) {
   struct record own = *record;
   pthread_mutex_lock(&lock);
+  if (!request) { /* finalized while the record was on its way: nobody lost it */
+    pthread_mutex_unlock(&lock);
+    return;
+  }
   if (is_to_be_dropped() || !make_room(own.size)) {
     dropped++;
   } else {
-    move_name(&own);
+    names_move(&own, &current->names);
     memcpy(current->start + current->used, own.bytes, own.size);
     current->used += own.size;
     current->records++;

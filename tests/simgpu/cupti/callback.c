@@ -30,8 +30,6 @@ static struct subscriber {
 static atomic_uint running;
 static _Thread_local unsigned running_here;
 
-bool callback_is_running(void) { return running_here; }
-
 void callback_call(struct simgpu_call *call, int site, int *result) {
   if (!subscriber.taken || call->cbid >= MOST_CBIDS ||
       !subscriber.enabled[call->domain][call->cbid]) {

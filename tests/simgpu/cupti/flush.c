@@ -9,6 +9,7 @@ SIMGPU_EXPORT int cuptiActivityFlushAll(uint32_t flags) {
   const int refused = tracer_enter();
   if (refused) return refused;
   if (!buffer_has_client()) return RESULT_INVALID_OPERATION;
+  pending_wait_for_arrivals();
   if (flags & FLAG_FORCED) {
     pending_force();
   } else {
@@ -45,6 +46,7 @@ SIMGPU_EXPORT int cuptiFinalize(void) {
   const int refused = tracer_enter();
   if (refused) return refused;
   observer_detach();
+  pending_wait_for_arrivals();
   if (buffer_has_client()) pending_force();
   buffer_reset();
   activity_reset();

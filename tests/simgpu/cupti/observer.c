@@ -55,6 +55,9 @@ static void on_sync(const struct simgpu_sync *sync) {
 }
 
 static const struct simgpu_observer observer = {
+    .admit = activity_admit,
+    .depart = pending_depart,
+    .arrive = pending_arrive,
     .enter = on_enter,
     .leave = on_leave,
     .operation = on_operation,

@@ -1,5 +1,7 @@
 /* Records of operations that have not ended yet: a heap by end, and the open ones in a list. */
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +13,12 @@ struct waiting {
   struct waiting *next; /* of the open ones */
   bool delivered;
 };
+
+enum { LONGEST_WAIT_NS = 1000000000 };
+
+/* Two counts of operations on their way, used in turn: new ones go into the other while somebody
+   waits for those of the first. */
+static atomic_uint turn, travelling[2];
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct waiting **heap, *open;
@@ -127,4 +135,37 @@ bool pending_close(uint64_t sequence) {
   }
   pthread_mutex_unlock(&lock);
   return !delivered;
+}
+
+unsigned pending_depart(void) {
+  const unsigned ticket = turn & 1;
+  travelling[ticket]++;
+  return ticket;
+}
+
+void pending_arrive(unsigned ticket) { travelling[ticket]--; }
+
+static void turn_over(void *unused) {
+  (void)unused;
+  turn++;
+}
+
+/* Not for ever: a node of a graph may be a host function that waits for whoever flushes. */
+void pending_wait_for_arrivals(void) {
+  static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
+  pthread_mutex_lock(&one_at_a_time);
+  const unsigned before = turn & 1;
+  simgpu_between_operations(turn_over, NULL); /* no ticket of `before` is given out from here on */
+  const uint64_t until_ns = simgpu_now_ns() + LONGEST_WAIT_NS;
+  while (travelling[before] && simgpu_now_ns() < until_ns) sched_yield();
+  pthread_mutex_unlock(&one_at_a_time);
+}
+
+static void take_ticket(void *ticket) { *(unsigned *)ticket = pending_depart(); }
+
+void pending_drain_by_worker(void) {
+  unsigned ticket;
+  simgpu_between_operations(take_ticket, &ticket);
+  pending_drain(simgpu_now_ns());
+  pending_arrive(ticket);
 }

@@ -44,8 +44,8 @@ static void blank_times(struct record *record) {
 }
 
 static bool kernel_record(const struct simgpu_operation *operation, struct record *record) {
-  const bool concurrent = activity_is_on(CUPTI_ABI_KIND_CONCURRENT_KERNEL);
-  if (!concurrent && !activity_is_on(CUPTI_ABI_KIND_KERNEL)) return false;
+  const bool concurrent = operation->admitted & ADMIT_CONCURRENT_KERNEL;
+  if (!concurrent && !(operation->admitted & ADMIT_KERNEL)) return false;
   record_begin(record,
                concurrent ? CUPTI_ABI_KIND_CONCURRENT_KERNEL : CUPTI_ABI_KIND_KERNEL);
   PUT_COMMON(record, KERNEL, operation);
@@ -73,7 +73,7 @@ static bool kernel_record(const struct simgpu_operation *operation, struct recor
 }
 
 static bool ptop_record(const struct simgpu_operation *operation, struct record *record) {
-  if (!activity_is_on(CUPTI_ABI_KIND_MEMCPY2)) return false;
+  if (!(operation->admitted & ADMIT_MEMCPY2)) return false;
   record_begin(record, CUPTI_ABI_KIND_MEMCPY2);
   PUT_COMMON(record, MEMCPY_PTOP, operation);
   PUT(record, MEMCPY_PTOP_COPY_KIND, operation->copy_kind);
@@ -91,7 +91,7 @@ static bool ptop_record(const struct simgpu_operation *operation, struct record 
 
 static bool copy_record(const struct simgpu_operation *operation, struct record *record) {
   if (operation->copy_kind == SIMGPU_COPY_PTOP) return ptop_record(operation, record);
-  if (!activity_is_on(CUPTI_ABI_KIND_MEMCPY)) return false;
+  if (!(operation->admitted & ADMIT_MEMCPY)) return false;
   record_begin(record, CUPTI_ABI_KIND_MEMCPY);
   PUT_COMMON(record, MEMCPY, operation);
   PUT(record, MEMCPY_COPY_KIND, operation->copy_kind);
@@ -105,7 +105,7 @@ static bool copy_record(const struct simgpu_operation *operation, struct record 
 }
 
 static bool fill_record(const struct simgpu_operation *operation, struct record *record) {
-  if (!activity_is_on(CUPTI_ABI_KIND_MEMSET)) return false;
+  if (!(operation->admitted & ADMIT_MEMSET)) return false;
   record_begin(record, CUPTI_ABI_KIND_MEMSET);
   PUT_COMMON(record, MEMSET, operation);
   PUT(record, MEMSET_VALUE, operation->value);
@@ -117,7 +117,7 @@ static bool fill_record(const struct simgpu_operation *operation, struct record 
 }
 
 static bool graph_record(const struct simgpu_operation *operation, struct record *record) {
-  if (!activity_is_on(CUPTI_ABI_KIND_GRAPH_TRACE)) return false;
+  if (!(operation->admitted & ADMIT_GRAPH_TRACE)) return false;
   record_begin(record, CUPTI_ABI_KIND_GRAPH_TRACE);
   PUT(record, GRAPH_TRACE_CORRELATION_ID, operation->correlation_id);
   PUT(record, GRAPH_TRACE_START, activity_convert_ns(operation->start_ns));
@@ -134,7 +134,7 @@ static bool graph_record(const struct simgpu_operation *operation, struct record
 bool record_operation(const struct simgpu_operation *operation, struct record *record) {
   if (operation->kind == SIMGPU_GRAPH) return graph_record(operation, record);
   /* One record for the launch, or one for each node. */
-  if (operation->graph_id && activity_is_on(CUPTI_ABI_KIND_GRAPH_TRACE)) return false;
+  if (operation->graph_id && operation->admitted & ADMIT_GRAPH_TRACE) return false;
   switch (operation->kind) {
   case SIMGPU_KERNEL:
     return kernel_record(operation, record);

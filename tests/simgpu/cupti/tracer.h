@@ -19,14 +19,21 @@ enum {
 
 /* CUptiResult, beyond those in device_abi.h. */
 enum {
-  RESULT_INVALID_DEVICE = 2,
   RESULT_INVALID_CONTEXT = 3,
   RESULT_INVALID_OPERATION = 7,
   RESULT_PARAMETER_SIZE_NOT_SUFFICIENT = 10,
   RESULT_QUEUE_EMPTY = 18,
-  RESULT_INVALID_STREAM = 20,
   RESULT_INVALID_KIND = 21,
-  RESULT_NOT_COMPATIBLE = 14,
+};
+
+/* What is recorded of operations. */
+enum {
+  ADMIT_KERNEL = 1,
+  ADMIT_CONCURRENT_KERNEL = 2,
+  ADMIT_MEMCPY = 4,
+  ADMIT_MEMCPY2 = 8,
+  ADMIT_MEMSET = 16,
+  ADMIT_GRAPH_TRACE = 32,
 };
 
 struct record {
@@ -41,6 +48,7 @@ uint32_t tracer_version(void); /* CUDA's: major * 100 + minor */
 int tracer_enter(void);
 
 /* activity.c */
+uint32_t activity_admit(void); /* bits of ADMIT_..., for record_operation */
 bool activity_is_on(uint32_t kind);
 bool activity_is_traced(uint32_t domain, uint32_t cbid);
 void activity_reset(void);
@@ -49,7 +57,7 @@ uint64_t activity_convert_ns(uint64_t time_ns); /* the device's clock to the cli
 void activity_reset_clock(void);
 uint32_t activity_thread_id(void);
 
-/* record.c: false where the kind is off. */
+/* record.c: false if it was not admitted. */
 bool record_operation(const struct simgpu_operation *operation, struct record *record);
 void record_begin(struct record *record, uint32_t kind);
 void record_dump(uint32_t kind);
@@ -63,6 +71,12 @@ void record_dump(uint32_t kind);
 void pending_add(uint64_t sequence, uint64_t end_ns, const struct record *record);
 void pending_drain(uint64_t now_ns);
 void pending_force(void);
+/* The same on a thread of ours: a flush waits for what it takes out. */
+void pending_drain_by_worker(void);
+/* Operations on their way here: until those who are on it now have arrived. */
+unsigned pending_depart(void);
+void pending_arrive(unsigned ticket);
+void pending_wait_for_arrivals(void);
 void pending_open(uint64_t sequence, const struct record *record);
 /* False if it was delivered unfinished: then it must not be again. */
 bool pending_close(uint64_t sequence);
@@ -74,10 +88,14 @@ void buffer_flush(void);
 void buffer_reset(void);
 void buffer_take_full_ones_every(uint32_t period_ms);
 
+/* names.c */
+struct name;
+void names_move(struct record *record, struct name **names);
+void names_free(struct name *names);
+
 /* callback.c */
 void callback_call(struct simgpu_call *call, int site, int *result);
 void callback_reset(void);
-bool callback_is_running(void); /* on this thread */
 
 /* external.c: the records that go before the call's. */
 void external_put(uint32_t correlation_id);

@@ -1,5 +1,5 @@
-/* Types of the CUDA runtime and driver as they lie in memory: facts, under names of our own. Checked
-   against NVIDIA's headers by tests/simgpu/abi_check.c where those are installed. */
+/* Types of the CUDA runtime and driver as they lie in memory: facts, under names of our own.
+   Checked against NVIDIA's headers by tests/simgpu/abi_check.c where those are installed. */
 #ifndef SIMGPU_ABI_H
 #define SIMGPU_ABI_H
 #include <stddef.h>
@@ -10,7 +10,13 @@ struct abi_dim3 {
 };
 
 /* cudaMemcpyKind */
-enum { ABI_HOST_TO_HOST, ABI_HOST_TO_DEVICE, ABI_DEVICE_TO_HOST, ABI_DEVICE_TO_DEVICE, ABI_DEFAULT };
+enum {
+  ABI_HOST_TO_HOST,
+  ABI_HOST_TO_DEVICE,
+  ABI_DEVICE_TO_HOST,
+  ABI_DEVICE_TO_DEVICE,
+  ABI_DEFAULT,
+};
 
 /* cudaLaunchAttribute, CUlaunchAttribute */
 struct abi_launch_attribute {
@@ -73,29 +79,6 @@ struct abi_memset_node {
   size_t pitch;
   unsigned value, element_size;
   size_t width, height; /* elements, rows */
-};
-
-struct abi_pitched {
-  void *start;
-  size_t pitch, width, height;
-};
-
-/* cudaMemcpy3DParms */
-struct abi_copy_3d {
-  void *from_array;
-  size_t from_position[3];
-  struct abi_pitched from;
-  void *to_array;
-  size_t to_position[3];
-  struct abi_pitched to;
-  size_t extent[3]; /* width in bytes, height, depth */
-  int kind;
-};
-
-/* cudaHostNodeParams */
-struct abi_host_node {
-  void (*function)(void *);
-  void *user;
 };
 
 /* CUDA_MEMCPY2D */

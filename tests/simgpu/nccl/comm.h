@@ -45,6 +45,7 @@ struct nccl_comm {
   pthread_cond_t changed;
   struct execution *first, **end; /* in the order of calls, which is the same on all ranks */
   bool has_engine, closing, abandoned;
+  int holds;
 
   /* The engine's. */
   uint64_t collectives, chunks, idle_ns;
@@ -54,7 +55,7 @@ struct nccl_comm {
   uint64_t issued, splits;
   bool finalized;
   struct simgpu_event *last_launch;
-  struct simgpu_stream *last_stream;
+  uint32_t last_stream_id;
   bool op_used[MOST_OPS];
   struct reduction ops[MOST_OPS];
 };
@@ -78,6 +79,9 @@ void engine_drain(struct nccl_comm *comm);
 void engine_stop(struct nccl_comm *comm);
 /* The thread runs on until everything queued has ended, then frees the communicator. */
 void engine_abandon(struct nccl_comm *comm);
+/* Meanwhile an abort by another thread does not free it. */
+void engine_hold(struct nccl_comm *comm);
+void engine_release(struct nccl_comm *comm);
 
 /* exchange.c, transfer.c: move the data. *begin_ns is where it begins on this rank, and becomes
    where the last of all concerned has come; *duration_ns: from there to the end. False: aborted. */

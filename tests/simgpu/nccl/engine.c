@@ -56,6 +56,27 @@ static uint64_t run(struct nccl_comm *comm, const struct execution *execution) {
   return goes_on ? begin_ns + total_ns : simgpu_now_ns();
 }
 
+void engine_hold(struct nccl_comm *comm) {
+  pthread_mutex_lock(&comm->lock);
+  comm->holds++;
+  pthread_mutex_unlock(&comm->lock);
+}
+
+void engine_release(struct nccl_comm *comm) {
+  pthread_mutex_lock(&comm->lock);
+  comm->holds--;
+  pthread_cond_broadcast(&comm->changed);
+  pthread_mutex_unlock(&comm->lock);
+}
+
+static void wait_for_holders(struct nccl_comm *comm) {
+  pthread_mutex_lock(&comm->lock);
+  while (comm->holds) {
+    pthread_cond_wait(&comm->changed, &comm->lock);
+  }
+  pthread_mutex_unlock(&comm->lock);
+}
+
 static void *engine_run(void *argument) {
   struct nccl_comm *comm = argument;
   struct execution *execution;
@@ -66,6 +87,7 @@ static void *engine_run(void *argument) {
     remove_first(comm);
   }
   if (comm->abandoned) {
+    wait_for_holders(comm);
     comm_free(comm);
   }
   return NULL;

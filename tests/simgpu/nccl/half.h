@@ -33,7 +33,7 @@ static inline uint16_t float_to_half(float value) {
   /* Of a subnormal one, the last place is that of a float between 0.5 and 1. */
   const uint32_t subnormal = bits_of_float(float_of_bits(magnitude) + 0.5f) - 0x3f000000;
   const uint32_t normal = ((magnitude + 0xfff + (magnitude >> 13 & 1)) >> 13) - (112 << 10);
-  const uint32_t finite = magnitude < 0x38800000 ? subnormal : normal;        /* 2^-14 */
+  const uint32_t finite = magnitude < 0x38800000 ? subnormal : normal;          /* 2^-14 */
   return (bits >> 16 & 0x8000) | (magnitude >= 0x47800000 ? infinite : finite); /* 2^16 */
 }
 

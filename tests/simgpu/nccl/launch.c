@@ -10,6 +10,9 @@
 #include "fault.h"
 #include "model.h"
 
+/* As traces of real jobs show them. */
+enum { THREADS = 544, REGISTERS = 96, SHARED_BYTES = 82240 };
+
 /* Of the simulated libcuda: CUlaunchConfig, and what NCCL calls. */
 struct launch_config {
   unsigned grid[3], block[3], shared_bytes;
@@ -20,21 +23,31 @@ int cuLaunchKernelEx(const struct launch_config *config, void *function, void **
                      void **extra);
 int cuMemcpyAsync(uint64_t to, uint64_t from, size_t bytes, void *stream);
 
+static struct simgpu_kernel *kernel_of(const struct plan *plan) {
+  static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+  char name[192];
+  model_kernel_name(&plan->tasks[0], plan->comm->ranks, name, sizeof name);
+  struct simgpu_kernel *kernel = simgpu_kernel_named(name);
+  pthread_mutex_lock(&lock);
+  if (kernel->registers != REGISTERS) { /* new: nobody else reads it yet */
+    kernel->registers = REGISTERS;
+  }
+  pthread_mutex_unlock(&lock);
+  return kernel;
+}
+
 static nccl_result launch_kernel(const struct plan *plan, nccl_stream stream) {
   size_t bytes = 0;
   for (int i = 0; i < plan->count; i++) {
     bytes += model_bytes(&plan->tasks[i], plan->comm->ranks);
   }
-  struct simgpu_kernel *kernel =
-      simgpu_kernel_named(model_kernel_name(&plan->tasks[0], plan->comm->ranks));
-  kernel->registers = 96;
   const struct launch_config config = {
       .grid = {model_channels(bytes), 1, 1},
-      .block = {544, 1, 1},
-      .shared_bytes = 82240,
+      .block = {THREADS, 1, 1},
+      .shared_bytes = SHARED_BYTES,
       .stream = stream,
   };
-  const int error = cuLaunchKernelEx(&config, kernel, NULL, NULL);
+  const int error = cuLaunchKernelEx(&config, kernel_of(plan), NULL, NULL);
   if (error != SIMGPU_OK) {
     return fail(NCCL_UNHANDLED_CUDA_ERROR, "cuLaunchKernelEx returns %d", error);
   }
@@ -68,7 +81,7 @@ static bool is_capturing(struct simgpu_stream *stream) {
 
 /* Kernels of one communicator never overlap, whatever their streams: it has its channels once. */
 static void follow_last_launch(struct nccl_comm *comm, struct simgpu_stream *stream) {
-  if (comm->last_stream && comm->last_stream != stream) {
+  if (comm->last_launch && comm->last_stream_id != simgpu_stream_id(stream)) {
     simgpu_stream_wait_event(stream, comm->last_launch);
   }
 }
@@ -77,43 +90,45 @@ static void note_launch(struct nccl_comm *comm, struct simgpu_stream *stream) {
   if (comm->last_launch ||
       simgpu_event_create(SIMGPU_EVENT_DISABLE_TIMING, &comm->last_launch) == SIMGPU_OK) {
     simgpu_event_record(comm->last_launch, stream);
-    comm->last_stream = stream;
+    comm->last_stream_id = simgpu_stream_id(stream);
   }
 }
 
-static nccl_result launch_between(struct plan *plan, const nccl_stream *handles, int count) {
+/* The kernel runs on the first stream, between the others' work so far and what comes then. */
+static nccl_result launch_between(struct plan *plan, nccl_stream handle,
+                                  struct simgpu_stream *const *streams, int count) {
   struct nccl_comm *comm = plan->comm;
-  struct simgpu_stream *first = simgpu_stream_of(handles[0]);
-  if (!first) {
-    return fail(NCCL_INVALID_ARGUMENT, "the stream is none");
-  }
-  const bool captured = is_capturing(first);
+  const bool captured = is_capturing(streams[0]);
   if (!captured) {
-    follow_last_launch(comm, first);
+    follow_last_launch(comm, streams[0]);
   }
   for (int i = 1; i < count; i++) {
-    let_wait(first, simgpu_stream_of(handles[i]));
+    let_wait(streams[0], streams[i]);
   }
-  const nccl_result result = run_plan(plan, handles[0]);
+  const nccl_result result = run_plan(plan, handle);
   for (int i = 1; i < count; i++) {
-    let_wait(simgpu_stream_of(handles[i]), first);
+    let_wait(streams[i], streams[0]);
   }
   if (!captured && result == NCCL_SUCCESS) {
-    note_launch(comm, first);
+    note_launch(comm, streams[0]);
   }
   return result;
 }
 
-/* Each stream once, in the order of first use. */
-static int collect_streams(const struct task *tasks, int count, nccl_stream *streams) {
+/* Each stream once, in the order of first use. 0: one of them is seen to be none. */
+static int collect_streams(const struct task *tasks, int count, struct simgpu_stream **streams) {
   int found = 0;
   for (int i = 0; i < count; i++) {
+    struct simgpu_stream *stream = simgpu_stream_of(tasks[i].stream);
     int at = 0;
-    while (at < found && streams[at] != tasks[i].stream) {
+    while (at < found && streams[at] != stream) {
       at++;
     }
+    if (!stream) {
+      return 0;
+    }
     if (at == found) {
-      streams[found++] = tasks[i].stream;
+      streams[found++] = stream;
     }
   }
   return found;
@@ -147,23 +162,34 @@ static struct plan *make_plan(struct nccl_comm *comm, const struct task *tasks, 
   return plan;
 }
 
-nccl_result launch(struct nccl_comm *comm, const struct task *tasks, int count) {
+static nccl_result launch_kernels(struct nccl_comm *comm, const struct task *tasks, int count) {
+  struct simgpu_stream *streams[count];
+  const int stream_count = collect_streams(tasks, count, streams);
+  if (stream_count == 0) {
+    return fail(NCCL_INVALID_ARGUMENT, "a stream is none");
+  }
+  return launch_between(make_plan(comm, tasks, count), tasks[0].stream, streams, stream_count);
+}
+
+static nccl_result launch_alone(const struct task *tasks, int count) {
   nccl_result result = NCCL_SUCCESS;
+  for (int i = 0; i < count && result == NCCL_SUCCESS; i++) {
+    result = copy_alone(&tasks[i]);
+  }
+  return result;
+}
+
+nccl_result launch(struct nccl_comm *comm, const struct task *tasks, int count) {
   if (fault_is_missing(comm->rank, comm->issued++)) {
     return NCCL_SUCCESS;
   }
   fault_be_late(comm->rank);
   const int before = simgpu_device_current();
   simgpu_device_set_current(comm->device); /* the default stream is a device's */
-  if (comm->ranks == 1 && !task_is_transfer(&tasks[0]) && !tasks[0].reduction.scales) {
-    for (int i = 0; i < count && result == NCCL_SUCCESS; i++) {
-      result = copy_alone(&tasks[i]);
-    }
-  } else {
-    nccl_stream streams[count];
-    const int stream_count = collect_streams(tasks, count, streams);
-    result = launch_between(make_plan(comm, tasks, count), streams, stream_count);
-  }
+  const bool copies =
+      comm->ranks == 1 && !task_is_transfer(&tasks[0]) && !tasks[0].reduction.scales;
+  const nccl_result result =
+      copies ? launch_alone(tasks, count) : launch_kernels(comm, tasks, count);
   simgpu_device_set_current(before);
   return result;
 }

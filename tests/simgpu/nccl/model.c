@@ -1,6 +1,5 @@
 #include "model.h"
 
-#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -92,32 +91,8 @@ static void write_name(const struct task *task, int ranks, char *name, size_t si
   }
 }
 
-/* One copy of each: records may refer to it long after. */
-static const char *keep(const char *name) {
-  static struct kept {
-    struct kept *next;
-    char name[];
-  } *first;
-  static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-  pthread_mutex_lock(&lock);
-  struct kept *kept = first;
-  while (kept && strcmp(kept->name, name) != 0) {
-    kept = kept->next;
-  }
-  if (!kept) {
-    kept = malloc(sizeof *kept + strlen(name) + 1);
-    strcpy(kept->name, name);
-    kept->next = first;
-    first = kept;
-  }
-  pthread_mutex_unlock(&lock);
-  return kept->name;
-}
-
-const char *model_kernel_name(const struct task *task, int ranks) {
-  char name[128], mangled[192];
+void model_kernel_name(const struct task *task, int ranks, char *mangled, size_t size) {
+  char name[128];
   write_name(task, ranks, name, sizeof name);
-  snprintf(mangled, sizeof mangled, "_Z%zu%s24ncclDevKernelArgsStorageILm4096EE", strlen(name),
-           name);
-  return keep(mangled);
+  snprintf(mangled, size, "_Z%zu%s24ncclDevKernelArgsStorageILm4096EE", strlen(name), name);
 }

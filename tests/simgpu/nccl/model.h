@@ -11,8 +11,8 @@ uint64_t model_transfer_ns(size_t bytes);
 /* Bytes that the algorithm bandwidth refers to, as nccl-tests counts them. */
 size_t model_bytes(const struct task *task, int ranks);
 
-/* The kernel of the first of a launch's tasks, mangled; it lives for ever. */
-const char *model_kernel_name(const struct task *task, int ranks);
+/* The kernel of the first of a launch's tasks, mangled. */
+void model_kernel_name(const struct task *task, int ranks, char *mangled, size_t size);
 /* Channels (blocks) of a kernel that moves so much. */
 unsigned model_channels(size_t bytes);
 

@@ -17,8 +17,9 @@ def widen(kind: Type, values: Array) -> Array:
 def narrow(kind: Type, values: Array) -> Array:
     """To the nearest value of the type, ties to even."""
     if kind is Type.BFLOAT16:
-        bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+        bits = np.ascontiguousarray(values, np.float32).view(np.uint32).astype(np.uint64)
+        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
     return values.astype(DTYPES[kind])
 
 

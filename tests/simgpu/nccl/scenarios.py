@@ -11,10 +11,7 @@ import numpy as np
 from tests.simgpu.nccl import reference
 from tests.simgpu.nccl.library import (
     Array,
-    Config,
-    NcclError,
     Op,
-    Result,
     Type,
     root,
 )
@@ -56,6 +53,28 @@ def reductions(world: World, kinds: list[int], count: int) -> list[str]:
         got = _give(world, "ncclReduceScatter", own, expected[mine], each, kind, op)
         if not _same(got, expected[mine]):
             wrong.append(f"reduce-scatter {op.name} {kind.name}")
+    return wrong
+
+
+def every_half(world: World, kinds: list[int]) -> list[str]:
+    """All values of two bytes, infinities and subnormal ones too, with each other in some order."""
+    world.connect()
+    wrong = []
+    for kind in map(Type, kinds):
+        bits = np.arange(1 << 16, dtype=np.uint16)
+        orders = [bits, bits[::-1], np.roll(bits, 12345), bits ^ 0x8000]
+        all_of_it = [bits] + [orders[rank % 4].copy() for rank in range(1, world.ranks)]
+        if kind is Type.FLOAT16:
+            all_of_it = [values.view(np.float16) for values in all_of_it]
+        for op in (Op.SUM, Op.PROD, Op.AVG):
+            with np.errstate(invalid="ignore"):
+                expected = reference.reduce(kind, op, all_of_it)
+            rest = (1 << 16, kind, op)
+            got = _give(world, "ncclAllReduce", all_of_it[world.rank], expected, *rest)
+            here, there = reference.widen(kind, got), reference.widen(kind, expected)
+            numbers = ~np.isnan(there)
+            if not (np.isnan(here) == ~numbers).all() or not _same(got[numbers], expected[numbers]):
+                wrong.append(f"{op.name} {kind.name}")
     return wrong
 
 
@@ -145,12 +164,12 @@ def scaled_sum(world: World, kinds: list[int]) -> list[str]:
 # ---- what comes when --------------------------------------------------------------------------
 
 
-def _ones(world: World) -> tuple[ctypes.c_void_p, Array]:
-    ones = np.ones(ONES, np.float32)
-    return world.cuda.put(ones), ones
+def ones(world: World) -> tuple[ctypes.c_void_p, Array]:
+    values = np.ones(ONES, np.float32)
+    return world.cuda.put(values), values
 
 
-def _sum_in_place(world: World, buffer: ctypes.c_void_p, count: int = ONES) -> None:
+def sum_in_place(world: World, buffer: ctypes.c_void_p, count: int = ONES) -> None:
     rest = (world.comm, world.stream)
     world.nccl.collective("ncclAllReduce", buffer, buffer, count, *SUM_OF_ONES, *rest)
 
@@ -158,31 +177,31 @@ def _sum_in_place(world: World, buffer: ctypes.c_void_p, count: int = ONES) -> N
 def early_and_late(world: World) -> dict[str, Any]:
     """Rank 0 launches first, by a handshake. Its call must not wait for rank 1."""
     world.connect()
-    buffer, ones = _ones(world)
+    buffer, values = ones(world)
     if world.rank == 0:
-        _sum_in_place(world, buffer)
+        sum_in_place(world, buffer)
         done = world.cuda.is_done(world.stream)
         world.say("launched")
     else:
         world.hear("launch")
-        _sum_in_place(world, buffer)
+        sum_in_place(world, buffer)
         done = False
     world.cuda.synchronize(world.stream)
-    return {"done_early": done, "sum": float(world.cuda.get(buffer, ones)[0])}
+    return {"done_early": done, "sum": float(world.cuda.get(buffer, values)[0])}
 
 
 def work_behind(world: World) -> dict[str, Any]:
     """A copy to pinned memory behind a collective moves what that left, and not before."""
     world.connect()
-    buffer, ones = _ones(world)
+    buffer, values = ones(world)
     pinned = ctypes.c_void_p()
-    world.cuda.call("cudaMallocHost", ctypes.byref(pinned), ctypes.c_size_t(ones.nbytes))
-    ctypes.memset(pinned, 0, ones.nbytes)
+    world.cuda.call("cudaMallocHost", ctypes.byref(pinned), ctypes.c_size_t(values.nbytes))
+    ctypes.memset(pinned, 0, values.nbytes)
     seen = np.ctypeslib.as_array(ctypes.cast(pinned, ctypes.POINTER(ctypes.c_float)), shape=(ONES,))
     if world.rank == 1:
         world.hear("launch")
-    _sum_in_place(world, buffer)
-    size = ctypes.c_size_t(ones.nbytes)
+    sum_in_place(world, buffer)
+    size = ctypes.c_size_t(values.nbytes)
     world.cuda.call("cudaMemcpyAsync", pinned, buffer, size, ctypes.c_int(2), world.stream)
     before = float(seen[0])
     if world.rank == 0:
@@ -208,9 +227,9 @@ def many_in_flight(world: World, count: int) -> float:
 def late_by_fault(world: World) -> int:
     """When the call was made, on the clock of the log."""
     world.connect()
-    buffer, _ = _ones(world)
+    buffer, _ = ones(world)
     called_ns = time.time_ns()
-    _sum_in_place(world, buffer)
+    sum_in_place(world, buffer)
     world.cuda.synchronize(world.stream)
     return called_ns
 
@@ -218,16 +237,24 @@ def late_by_fault(world: World) -> int:
 def missing(world: World) -> dict[str, Any]:
     """Two launches, of which the fault lets rank 1 make only the first. Then all give up."""
     world.connect()
-    buffer, ones = _ones(world)
-    _sum_in_place(world, buffer)
+    buffer, values = ones(world)
+    sum_in_place(world, buffer)
     world.cuda.synchronize(world.stream)
-    first = float(world.cuda.get(buffer, ones)[0])
-    _sum_in_place(world, buffer)
+    first = float(world.cuda.get(buffer, values)[0])
+    sum_in_place(world, buffer)
     waits = not world.cuda.is_done(world.stream)
     aborted_ns = time.time_ns()
     world.nccl.call("ncclCommAbort", world.comm)
     world.cuda.synchronize(world.stream)
     return {"first": first, "waits": waits, "aborted_ns": aborted_ns}
+
+
+def leave_early(world: World) -> None:
+    """Ends with kernels in its stream; the last one lacks rank 1."""
+    world.connect()
+    buffer, _ = ones(world)
+    for _ in range(100 if world.rank == 1 else 101):
+        sum_in_place(world, buffer)
 
 
 def peer_killed(world: World) -> dict[str, Any]:
@@ -237,8 +264,8 @@ def peer_killed(world: World) -> dict[str, Any]:
         world.say("connected")
         world.hear("never")
     world.hear("killed")
-    buffer, _ = _ones(world)
-    _sum_in_place(world, buffer)
+    buffer, _ = ones(world)
+    sum_in_place(world, buffer)
     waits = not world.cuda.is_done(world.stream)
     world.nccl.call("ncclCommAbort", world.comm)
     world.cuda.synchronize(world.stream)
@@ -281,15 +308,15 @@ def ping_pong(world: World, count: int) -> bool:
 def fused(world: World) -> list[float]:
     """Three collectives in a group, then one without."""
     world.connect()
-    buffers = [_ones(world)[0] for _ in range(4)]
+    buffers = [ones(world)[0] for _ in range(4)]
     world.nccl.call("ncclGroupStart")
     world.nccl.call("ncclGroupStart")
     for buffer in buffers[:3]:
-        _sum_in_place(world, buffer)
+        sum_in_place(world, buffer)
     world.nccl.call("ncclGroupEnd")
     assert world.cuda.is_done(world.stream), "a group's work begins at the outermost end"
     world.nccl.call("ncclGroupEnd")
-    _sum_in_place(world, buffers[3])
+    sum_in_place(world, buffers[3])
     world.cuda.synchronize(world.stream)
     like = np.ones(1, np.float32)
     return [float(world.cuda.get(buffer, like)[0]) for buffer in buffers]
@@ -342,10 +369,10 @@ def kernels(world: World) -> None:
 def captured(world: World) -> list[float]:
     """An all-reduce as a node of a graph that is launched three times."""
     world.connect()
-    buffer, _ = _ones(world)
+    buffer, _ = ones(world)
     graph, ready = ctypes.c_void_p(), ctypes.c_void_p()
     world.cuda.call("cudaStreamBeginCapture", world.stream, ctypes.c_int(0))
-    _sum_in_place(world, buffer)
+    sum_in_place(world, buffer)
     world.cuda.call("cudaStreamEndCapture", world.stream, ctypes.byref(graph))
     world.cuda.call("cudaGraphInstantiate", ctypes.byref(ready), graph, ctypes.c_ulonglong(0))
     values = []
@@ -353,146 +380,7 @@ def captured(world: World) -> list[float]:
         world.cuda.call("cudaGraphLaunch", ready, world.stream)
         world.cuda.synchronize(world.stream)
         values.append(float(world.cuda.get(buffer, np.ones(1, np.float32))[0]))
-    _sum_in_place(world, buffer)
+    sum_in_place(world, buffer)
     world.cuda.synchronize(world.stream)
     values.append(float(world.cuda.get(buffer, np.ones(1, np.float32))[0]))
     return values
-
-
-# ---- communicators ------------------------------------------------------------------------------
-
-
-def alone(world: World) -> float:
-    """One rank: a copy, and no kernel."""
-    world.connect()
-    buffer, ones = _ones(world)
-    target = world.cuda.put(np.zeros_like(ones))
-    tail = (world.comm, world.stream)
-    world.nccl.collective("ncclAllReduce", buffer, target, ONES, *SUM_OF_ONES, *tail)
-    world.nccl.collective("ncclAllReduce", target, target, ONES, *SUM_OF_ONES, *tail)
-    world.cuda.synchronize(world.stream)
-    return float(world.cuda.get(target, ones)[0])
-
-
-def life(world: World) -> dict[str, Any]:
-    """A communicator's numbers, and its orderly end."""
-    world.connect()
-    names = ("ncclCommCount", "ncclCommUserRank", "ncclCommCuDevice")
-    numbers = {name: world.nccl.number(name, world.comm) for name in names}
-    buffer, ones = _ones(world)
-    handle = ctypes.c_void_p()
-    size = ctypes.c_size_t(ones.nbytes)
-    world.nccl.call("ncclCommRegister", world.comm, buffer, size, ctypes.byref(handle))
-    _sum_in_place(world, buffer)
-    world.nccl.call("ncclCommDeregister", world.comm, handle)
-    numbers["state"] = world.nccl.number("ncclCommGetAsyncError", world.comm)
-    world.nccl.call("ncclCommFinalize", world.comm)
-    numbers["sum"] = int(world.cuda.get(buffer, ones)[0])
-    numbers["after_finalize"] = _result_of(lambda: _sum_in_place(world, buffer))
-    world.nccl.call("ncclCommDestroy", world.comm)
-    return numbers
-
-
-def split(world: World) -> list[int]:
-    """Halves of which the order is reversed; the sum of the half's ranks; a half of the half."""
-    world.connect()
-    half = world.nccl.split(world.comm, world.rank % 2, -world.rank)
-    quarter = world.nccl.split(half, world.rank, 0)
-    nothing = world.nccl.split(world.comm, -1, 0)
-    value = np.array([world.rank], np.int64)
-    got = world.cuda.put(value)
-    rest = (1, Type.INT64, Op.SUM, half, world.stream)
-    world.nccl.collective("ncclAllReduce", got, got, *rest)
-    world.cuda.synchronize(world.stream)
-    return [
-        world.nccl.number("ncclCommUserRank", half),
-        world.nccl.number("ncclCommCount", half),
-        int(world.cuda.get(got, value)[0]),
-        world.nccl.number("ncclCommCount", quarter),
-        nothing.value or 0,
-    ]
-
-
-def without_blocking(world: World) -> dict[str, Any]:
-    """Rank 0 asks for a communicator before the others are there, and does not wait."""
-    world.cuda.set_device(world.rank % world.cuda.device_count())
-    unique_id = world.share_id()
-    config = Config(blocking=0)
-    if world.rank == 1:
-        world.hear("connect")
-    arguments = (ctypes.byref(world.comm), world.ranks, unique_id, world.rank)
-    code = world.nccl.library.ncclCommInitRankConfig(*arguments, ctypes.byref(config))
-    early = world.nccl.number("ncclCommGetAsyncError", world.comm) if world.rank == 0 else 7
-    used = _result_of(lambda: world.nccl.number("ncclCommCount", world.comm))
-    if world.rank == 0:
-        world.say("asked")
-    while (state := world.nccl.number("ncclCommGetAsyncError", world.comm)) == Result.IN_PROGRESS:
-        time.sleep(0.001)
-    count = world.nccl.number("ncclCommCount", world.comm)
-    return {"code": code, "early": early, "used": used, "state": state, "count": count}
-
-
-def disagreeing(world: World) -> list[int]:
-    """Each rank sums another number of values: the stream goes on, the communicator tells."""
-    world.connect()
-    buffer, _ = _ones(world)
-    _sum_in_place(world, buffer, ONES - world.rank)
-    world.cuda.synchronize(world.stream)
-    return [world.nccl.number("ncclCommGetAsyncError", world.comm)]
-
-
-def _result_of(call: Any) -> int:
-    try:
-        call()
-    except NcclError as exc:
-        return exc.result
-    return Result.SUCCESS
-
-
-def refused(world: World) -> dict[str, int]:
-    """Calls that NCCL refuses, and how; a call after them works."""
-    world.connect()
-    buffer, ones = _ones(world)
-    nccl, comm, stream = world.nccl, world.comm, world.stream
-    both, tail = (buffer, buffer, ONES), (comm, stream)
-    none = ctypes.c_void_p()
-    summed = (Type.FLOAT32, Op.SUM)
-
-    def empty_group_with_a_bad_call() -> None:
-        nccl.call("ncclGroupStart")
-        _sum_in_place(world, buffer)
-        _result_of(lambda: nccl.collective("ncclAllReduce", *both, *summed, none, stream))
-        nccl.call("ncclGroupEnd")
-
-    whatever = ctypes.c_int(99)
-    results = {
-        "no comm": lambda: nccl.collective("ncclAllReduce", *both, *summed, none, stream),
-        "no comm count": lambda: nccl.number("ncclCommCount", none),
-        "type": lambda: nccl.collective("ncclAllReduce", *both, whatever, Op.SUM, *tail),
-        "op": lambda: nccl.collective("ncclAllReduce", *both, Type.FLOAT32, whatever, *tail),
-        "root": lambda: nccl.collective("ncclBroadcast", *both, Type.FLOAT32, whatever, *tail),
-        "peer": lambda: nccl.collective("ncclSend", buffer, 1, Type.FLOAT32, whatever, *tail),
-        "group end": lambda: nccl.call("ncclGroupEnd"),
-        "group": empty_group_with_a_bad_call,
-        "rank": lambda: nccl.init_rank(2, nccl.unique_id(), 2),
-        "no id": lambda: nccl.call("ncclGetUniqueId", None),
-        "works": lambda: _sum_in_place(world, buffer),
-    }
-    codes = {name: int(_result_of(call)) for name, call in results.items()}
-    world.cuda.synchronize(stream)
-    codes["sum"] = int(world.cuda.get(buffer, ones)[0])
-    return codes
-
-
-def after_fork(world: World) -> int:
-    """A child that was forked after CUDA had begun cannot use NCCL; its result."""
-    import os
-
-    world.connect()
-    reader, writer = os.pipe()
-    if os.fork() == 0:
-        unique_id = world.nccl.unique_id()
-        os.write(writer, bytes([_result_of(lambda: world.nccl.init_rank(1, unique_id, 0))]))
-        os._exit(0)
-    os.wait()
-    return os.read(reader, 1)[0]

@@ -4,9 +4,12 @@
  * sanitizers.
  */
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -221,6 +224,55 @@ static void check_split(struct world *world) {
   CHECK(!none);
 }
 
+/* ---- aborts ------------------------------------------------------------------------------ */
+
+struct splitter {
+  nccl_comm comm;
+  atomic_int tid;
+};
+
+static void *split_alone(void *argument) {
+  struct splitter *splitter = argument;
+  nccl_comm made;
+  atomic_store(&splitter->tid, (int)syscall(SYS_gettid));
+  return (void *)(intptr_t)ncclCommSplit(splitter->comm, 0, 0, &made, NULL);
+}
+
+/* Nothing else in such a thread waits for a futex. */
+static bool waits_for_a_futex(int tid) {
+  char path[64];
+  long number = -1;
+  snprintf(path, sizeof path, "/proc/self/task/%d/syscall", tid);
+  FILE *file = fopen(path, "re");
+  if (file) {
+    if (fscanf(file, "%ld", &number) != 1) {
+      number = -1; /* it runs */
+    }
+    fclose(file);
+  }
+  return number == SYS_futex;
+}
+
+/* The last rank never splits; another thread of each other rank gives up for it. */
+static void check_abort_in_split(struct world *world) {
+  struct splitter splitter = {0};
+  pthread_t thread;
+  void *result = (void *)(intptr_t)NCCL_INTERNAL_ERROR;
+  CHECK_OK(ncclCommSplit(world->comm, 0, 0, &splitter.comm, NULL));
+  const bool splits = world->rank < world->ranks - 1;
+  if (splits) {
+    pthread_create(&thread, NULL, split_alone, &splitter);
+    while (!atomic_load(&splitter.tid) || !waits_for_a_futex(splitter.tid)) {
+      sched_yield();
+    }
+  }
+  CHECK_OK(ncclCommAbort(splitter.comm));
+  if (splits) {
+    pthread_join(thread, &result);
+  }
+  CHECK((intptr_t)result == NCCL_INTERNAL_ERROR);
+}
+
 /* The last rank never comes: the kernel runs until it is aborted, the stream goes on. */
 static void check_abort(struct world *world) {
   if (world->rank < world->ranks - 1) {
@@ -262,6 +314,7 @@ static void check_everything(struct world *world) {
   check_transfers(world, LONG / 2);
   check_groups(world);
   check_split(world);
+  check_abort_in_split(world);
   check_abort(world);
 }
 

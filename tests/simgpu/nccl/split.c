@@ -16,8 +16,8 @@ static struct place unpack(uint64_t packed) {
   return (struct place){(int)(packed >> 32), (int)(uint32_t)packed};
 }
 
-/* Everybody's place, once all have come to the parent's split of this number. */
-static void meet(struct nccl_comm *parent, struct place own, struct place *places) {
+/* Everybody's place, once all have come to the parent's split of this number. False: aborted. */
+static bool meet_places(struct nccl_comm *parent, struct place own, struct place *places) {
   struct segment *segment = parent->segment;
   const uint64_t number = parent->splits++;
   arrival_post(segment->seats[parent->rank].splits, number, 0, pack(own));
@@ -25,12 +25,22 @@ static void meet(struct nccl_comm *parent, struct place own, struct place *place
   for (int rank = 0; rank < parent->ranks;) {
     const uint32_t heard = bell_listen(segment);
     const struct arrival *arrival = arrival_of(segment->seats[rank].splits, number);
-    if (!arrival) {
+    if (arrival) {
+      places[rank++] = unpack(arrival->signature);
+    } else if (atomic_load(&parent->aborted)) {
+      return false;
+    } else {
       bell_wait(segment, heard);
-      continue;
     }
-    places[rank++] = unpack(arrival->signature);
   }
+  return true;
+}
+
+static bool meet(struct nccl_comm *parent, struct place own, struct place *places) {
+  engine_hold(parent);
+  const bool met = meet_places(parent, own, places);
+  engine_release(parent);
+  return met;
 }
 
 /* The same on all ranks of one color, and never the same again. */
@@ -53,8 +63,10 @@ nccl_result ncclCommSplit(nccl_comm parent, int color, int key, nccl_comm *made,
     return fail(NCCL_INVALID_ARGUMENT, "ncclCommSplit: color %d", color);
   }
   struct place places[MOST_RANKS];
-  meet(parent, (struct place){color, key}, places);
   *made = NULL;
+  if (!meet(parent, (struct place){color, key}, places)) {
+    return fail(NCCL_INTERNAL_ERROR, "ncclCommSplit: aborted while waiting for the other ranks");
+  }
   if (color == NCCL_SPLIT_NOCOLOR) {
     return NCCL_SUCCESS;
   }

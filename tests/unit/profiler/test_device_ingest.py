@@ -103,6 +103,18 @@ def test_calls_have_our_thread_ids_and_no_nested_ones() -> None:
     assert found == [("cudaLaunchKernel", 4017, 5), ("cuLaunchKernel", 18, 6)]
 
 
+def test_a_nested_call_that_comes_before_the_outer_one_in_another_part(bench: Bench) -> None:
+    inner = bench.call(ActivityKind.DRIVER, 110, 190, cbid=307, threadId=17, correlationId=5)
+    alone = bench.call(ActivityKind.DRIVER, 300, 310, cbid=307, threadId=17, correlationId=6)
+    outer = bench.call(ActivityKind.RUNTIME, 100, 200, cbid=211, threadId=17, correlationId=5)
+    for records in ([inner, alone], [outer]):
+        bench.agent.emit_device(records, 1300)
+        bench.device.poll()
+        bench.device.flush()
+    found = [(r["name"], r["correlation_id"]) for r in bench.rows("cuda_api")]
+    assert sorted(found) == [("cuLaunchKernel", 6), ("cudaLaunchKernel", 5)]
+
+
 def test_what_makes_no_sense_is_counted_not_kept(bench: Bench) -> None:
     bench.agent.emit_device([bench.kernel(0, 10), bench.kernel(20, 10), bench.kernel(5, 9)], 1300)
     bench.agent.emit_device([b"\xfe" * 64], 1300)

@@ -14,7 +14,7 @@ warnings.simplefilter("ignore")  # of names that torch is about to change
 
 
 def _begin(kind: str) -> torch.device:
-    """"gloo", "simnccl" or the mixed group; the device of its tensors."""
+    """ "gloo", "simnccl" or the mixed group; the device of its tensors."""
     if kind == "gloo":
         dist.init_process_group(kind)
         return torch.device("cpu")

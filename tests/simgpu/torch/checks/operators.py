@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import simcuda  # noqa: F401
+import simcuda
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -60,60 +60,130 @@ def _scattered(x: Tensor, y: Tensor, i: Tensor) -> list[Tensor]:
 
 
 CASES: dict[str, Case] = {
-    "arithmetic": lambda x, y, i: [x + y, x - 2, 3 / x, x**2, x % 2, x // 0.5, -x, x.abs(), x @ y.t()],
+    "arithmetic": lambda x, y, i: [
+        x + y,
+        x - 2,
+        3 / x,
+        x**2,
+        x % 2,
+        x // 0.5,
+        -x,
+        x.abs(),
+        x @ y.t(),
+    ],
     "functions": lambda x, y, i: [f(x) for f in (torch.exp, torch.sin, torch.tanh, torch.sigmoid)],
     "activations": lambda x, y, i: [f(x) for f in (F.relu, F.gelu, F.silu, F.softplus, F.elu)],
     "comparison": lambda x, y, i: [x > y, x == x, x.isnan(), torch.maximum(x, y), x.clamp(-1, 1)],
     "reductions": lambda x, y, i: [
-        x.sum(), x.sum(1), x.mean(0), x.std(), x.var(1), x.prod(1), x.norm(), x.logsumexp(1),
-        x.amax(0), x.argmin(1), x.any(), x.all(), x.max(1), x.cumsum(1),
+        x.sum(),
+        x.sum(1),
+        x.mean(0),
+        x.std(),
+        x.var(1),
+        x.prod(1),
+        x.norm(),
+        x.logsumexp(1),
+        x.amax(0),
+        x.argmin(1),
+        x.any(),
+        x.all(),
+        x.max(1),
+        x.cumsum(1),
     ],
     "sorting": lambda x, y, i: [x.sort(1), x.topk(3), x.flatten().unique(), x.median(1)],
     "selection": lambda x, y, i: [
-        torch.where(x > 0, x, y), x.masked_fill(x > 0, 1), x[x > 0], x.nonzero(),
-        x.masked_select(y > 0), torch.tril(x), x.roll(2, 1), x.flip(0),
+        torch.where(x > 0, x, y),
+        x.masked_fill(x > 0, 1),
+        x[x > 0],
+        x.nonzero(),
+        x.masked_select(y > 0),
+        torch.tril(x),
+        x.roll(2, 1),
+        x.flip(0),
     ],
     "shapes": lambda x, y, i: [
-        x.t(), x.view(-1), x.reshape(2, -1), x[1:3, ::2], x.expand(2, *x.shape), x.unfold(1, 3, 2),
-        torch.cat([x, y]), torch.stack([x, y]), x.chunk(2, 1), x.split(3), x.permute(1, 0).contiguous(),
-        x.repeat(2, 1), F.pad(x, (1, 2)), x.diagonal(), x.unsqueeze(1).squeeze(1), x.movedim(0, 1),
+        x.t(),
+        x.view(-1),
+        x.reshape(2, -1),
+        x[1:3, ::2],
+        x.expand(2, *x.shape),
+        x.unfold(1, 3, 2),
+        torch.cat([x, y]),
+        torch.stack([x, y]),
+        x.chunk(2, 1),
+        x.split(3),
+        x.permute(1, 0).contiguous(),
+        x.repeat(2, 1),
+        F.pad(x, (1, 2)),
+        x.diagonal(),
+        x.unsqueeze(1).squeeze(1),
+        x.movedim(0, 1),
     ],
-    "types": lambda x, y, i: [x.to(torch.bfloat16), x.double(), x.int(), i.float(), x.half() + 1, x.bool()],
+    "types": lambda x, y, i: [
+        x.to(torch.bfloat16),
+        x.double(),
+        x.int(),
+        i.float(),
+        x.half() + 1,
+        x.bool(),
+    ],
     "in place": _in_place,
     "out": _out,
     "resized and set": _resized,
     "scatter and gather": _scattered,
     "matrices": lambda x, y, i: [
-        x @ y.t(), torch.addmm(y, x, y), torch.baddbmm(y[None], x[None], y[None]),
-        torch.bmm(x.unsqueeze(0), y.t().unsqueeze(0)), torch.einsum("ij,kj->ik", x, y),
-        torch.linalg.inv(x @ x.t() + 9 * torch.eye(x.shape[0], device=x.device)), x.mv(y[0]),
+        x @ y.t(),
+        torch.addmm(y, x, y),
+        torch.baddbmm(y[None], x[None], y[None]),
+        torch.bmm(x.unsqueeze(0), y.t().unsqueeze(0)),
+        torch.einsum("ij,kj->ik", x, y),
+        torch.linalg.inv(x @ x.t() + 9 * torch.eye(x.shape[0], device=x.device)),
+        x.mv(y[0]),
         torch.outer(x[0], y[0]),
     ],
     "losses": lambda x, y, i: [
-        F.mse_loss(x, y), F.cross_entropy(x, i % x.shape[1]), F.l1_loss(x, y),
-        F.binary_cross_entropy_with_logits(x, (y > 0).to(x.dtype)), F.kl_div(x, y.softmax(1)),
+        F.mse_loss(x, y),
+        F.cross_entropy(x, i % x.shape[1]),
+        F.l1_loss(x, y),
+        F.binary_cross_entropy_with_logits(x, (y > 0).to(x.dtype)),
+        F.kl_div(x, y.softmax(1)),
     ],
     "normalisation": lambda x, y, i: [
-        F.layer_norm(x, x.shape[1:]), F.softmax(x, 0), F.log_softmax(x, 1), F.normalize(x),
+        F.layer_norm(x, x.shape[1:]),
+        F.softmax(x, 0),
+        F.log_softmax(x, 1),
+        F.normalize(x),
         F.batch_norm(x, x.new_zeros(x.shape[1]), x.new_ones(x.shape[1]), training=True),
         F.rms_norm(x, x.shape[1:]),
     ],
     "images": lambda x, y, i: [
         F.conv2d(x.view(1, 1, *x.shape), y[:3, :3].reshape(1, 1, 3, 3), padding=1),
-        F.max_pool2d(x.view(1, 1, *x.shape), 2), F.avg_pool2d(x.view(1, 1, *x.shape), 2),
+        F.max_pool2d(x.view(1, 1, *x.shape), 2),
+        F.avg_pool2d(x.view(1, 1, *x.shape), 2),
         F.interpolate(x.view(1, 1, *x.shape), scale_factor=2.0),
         F.conv_transpose2d(x.view(1, 1, *x.shape), y[:2, :2].reshape(1, 1, 2, 2), stride=2),
         F.group_norm(x.view(1, 4, -1), 2),
     ],
-    "embedding": lambda x, y, i: [F.embedding(i % x.shape[0], x), F.one_hot(i % 4), torch.bincount(i % 5)],
+    "embedding": lambda x, y, i: [
+        F.embedding(i % x.shape[0], x),
+        F.one_hot(i % 4),
+        torch.bincount(i % 5),
+    ],
     "foreach": lambda x, y, i: [
-        torch._foreach_add([x, y], 1.5), torch._foreach_mul([x, y], [y, x]), torch._foreach_sqrt([x.abs()]),
-        torch._foreach_norm([x, y]), torch._foreach_addcdiv([x], [y], [y + 9], 0.5),
+        torch._foreach_add([x, y], 1.5),
+        torch._foreach_mul([x, y], [y, x]),
+        torch._foreach_sqrt([x.abs()]),
+        torch._foreach_norm([x, y]),
+        torch._foreach_addcdiv([x], [y], [y + 9], 0.5),
     ],
     "factories": lambda x, y, i: [
-        torch.zeros_like(x), torch.ones(3, device=x.device), torch.full((2,), 4.0, device=x.device),
-        torch.arange(5, device=x.device), torch.eye(3, device=x.device),
-        torch.linspace(0, 1, 5, device=x.device), torch.tensor([1.0, 2.0], device=x.device),
+        torch.zeros_like(x),
+        torch.ones(3, device=x.device),
+        torch.full((2,), 4.0, device=x.device),
+        torch.arange(5, device=x.device),
+        torch.eye(3, device=x.device),
+        torch.linspace(0, 1, 5, device=x.device),
+        torch.tensor([1.0, 2.0], device=x.device),
         torch.tril_indices(3, 3, device=x.device),
     ],
 }
@@ -207,8 +277,8 @@ def quiet() -> list[str]:
 
 def undemangled() -> list[str]:
     """C++ kernel names that no demangler reads."""
-    operators = """add sub mul div fill gelu gelu_backward relu threshold_backward copy sum mean argmax
-        _softmax _softmax_backward_data _log_softmax _log_softmax_backward_data native_layer_norm
+    operators = """add sub mul div fill gelu gelu_backward relu threshold_backward copy sum mean
+        argmax _softmax _softmax_backward_data _log_softmax _log_softmax_backward_data native_layer_norm
         native_layer_norm_backward nll_loss_forward nll_loss_backward mm index_select cat
         embedding_dense_backward native_dropout native_dropout_backward _fused_adamw _foreach_mul
         _foreach_add _foreach_addcmul _foreach_lerp _foreach_sqrt _foreach_norm _foreach_zero sinh
@@ -225,7 +295,7 @@ def undemangled() -> list[str]:
 
 
 def durations() -> list[int]:
-    """A matrix product of 2 x 1024^3 flops in bf16, 2^26 bytes of filling, one element of filling."""
+    """A matrix product of 2 x 1024^3 flops in bf16, a fill of 64 MiB, a fill of one element."""
     a = torch.ones(1024, 1024).to("simcuda", torch.bfloat16)
     large = torch.empty(1 << 24, device="simcuda")
     with watched() as done:
@@ -250,12 +320,16 @@ def profiled() -> list[str]:
 
 
 def convolution() -> list[float]:
-    """A small convolutional net: largest difference of its losses from the CPU's over five steps."""
+    """A small convolutional net: how far its losses are from the CPU's, over five steps."""
     losses: dict[str, list[float]] = {}
     for device in ("cpu", "simcuda"):
         torch.manual_seed(0)
         model = nn.Sequential(
-            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+            nn.Conv2d(1, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
             nn.Linear(36, 3),
         ).to(device)
         optimizer = torch.optim.Adam(model.parameters(), lr=0.01)

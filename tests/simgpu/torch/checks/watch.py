@@ -33,7 +33,7 @@ def demangled(name: str) -> str:
 
 
 def short(name: str) -> str:
-    """`void at::native::foo_kernel<...>(...)` is `foo_kernel`; a functor that tells more is kept."""
+    """`void at::native::foo_kernel<...>(...)` is `foo_kernel`; a telling functor is kept."""
     text = demangled(name).replace("(anonymous namespace)::", "")
     functor = re.search(r"(\w+(?:Functor|functor|Ops|CUDAFunctor)_?\w*)<", text)
     kernel = re.search(r"(\w+)(?:<|\(|$)", text.removeprefix("void "))

@@ -4,6 +4,8 @@
 #include <c10/core/StreamGuard.h>
 #include <torch/csrc/distributed/c10d/ParamCommsUtils.hpp>
 
+#include "graph.h"
+
 namespace simcuda {
 
 namespace {
@@ -83,6 +85,8 @@ c10::intrusive_ptr<SimWork> ProcessGroupSim::enqueue_on_lane(const Collective &w
                                                              const Tensors &inputs,
                                                              const Tensors &outputs,
                                                              const Enqueue &enqueue) {
+  // A replay would do the maths around the collective before its bytes have come.
+  TORCH_CHECK(!capturing(), "simnccl: no collectives in a CUDA graph");
   c10::Device device = (outputs.empty() ? inputs : outputs).front().device();
   Lane &on = lane(device);
   c10::DeviceGuard guard(device);

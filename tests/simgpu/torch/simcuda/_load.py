@@ -1,4 +1,4 @@
-"""Finds and loads the native parts: the simulated CUDA libraries first, then the backend on them."""
+"""Finds and loads the native parts: the simulated CUDA libraries, then the backend on them."""
 
 from __future__ import annotations
 

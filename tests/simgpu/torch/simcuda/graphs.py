@@ -46,7 +46,7 @@ class CUDAGraph:
         return int(self._graph.calls)
 
 
-class graph:  # noqa: N801  the name that torch.cuda gives it
+class graph:
     """Capture a block: `with graph(g): ...`, on a stream of its own."""
 
     def __init__(self, cuda_graph: CUDAGraph, stream: torch.Stream | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 
@@ -26,11 +27,8 @@ class Stream(torch.Stream):
         return int(backend.stream_handle(self.device_index, self.stream_id))
 
 
-class Event(torch.Event):
-    """An event of the device; `enable_timing` as in torch.cuda."""
-
-    def __new__(cls, enable_timing: bool = False) -> Event:
-        return super().__new__(cls, "simcuda", enable_timing=enable_timing)
+Event = partial(torch.Event, "simcuda")
+"""An event of the device; `enable_timing=True` as in torch.cuda. No class: torch wants its own."""
 
 
 def _index(which: int | str | torch.device | None) -> int:

@@ -1,6 +1,6 @@
 """Data-parallel training of a small GPT, one process a rank, each with a device of its own.
 
-The first process starts the ranks, passes signals on and waits for them. `--straggler RANK MS` makes
+The first process starts the ranks, passes signals on, waits for them. `--straggler RANK MS` makes
 one rank's host slow by so much in each step, before its forward pass. `--device cpu` is the same
 over Gloo. With RANK in the environment already (torchrun) this process is a rank itself.
 """

@@ -1,7 +1,8 @@
 """What the workloads share: `tests/workloads/common.py`, on the simulated device.
 
-The same handshake (`ready PID RANK`, SIGTERM, `done STEPS`, `--losses FILE`), so that `tests.workload`
-starts them by their path; on top of it `--seconds`, `--device`, and the losses as JSON at the end.
+The same handshake (`ready PID RANK`, SIGTERM, `done STEPS`, `--losses FILE`), so that
+`tests.workload` starts them by their path; on top of it `--seconds`, `--device`, and the losses as
+JSON at the end.
 `--device cpu` runs the same program without the simulated stack, for comparison.
 """
 
@@ -19,7 +20,8 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[2] / "workloads")]
 
 import torch  # noqa: E402
-from common import Run, parser as common_parser  # noqa: E402
+from common import Run  # noqa: E402
+from common import parser as common_parser  # noqa: E402
 
 KEPT = 10_000
 

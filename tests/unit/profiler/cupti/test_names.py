@@ -287,6 +287,42 @@ def test_deep_and_endless_names_are_survived(name: str) -> None:
     assert len(found.short_name) <= MAX_SHORT
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a<" * 8000,
+        "a<" * 4000 + ">" * 4000 + "(int)",
+        "Kernel<" * 2000 + "x" + ">" * 2000,
+        "gpu_kernel_impl<" * 900,
+        "k<" + "*" * 16000 + "x>",
+        "k<" + " const" * 2700 + ">",
+        "::" * 8000,
+        "{lambda(" * 2000,
+        "k<" + "::{lambda(" * 1600,
+        "(" * 16000,
+        "operator()<" * 1500,
+        "cutlass" * 2300,
+        "triton_a" + "_fused_" * 2300,
+        "triton_red_fused_" + "mean" * 4000,
+        "kvcache" * 2300,
+        "Cijk_a_b_" + "A" * 16000,
+        "Cijk_a_b_C" + "_MT1x1" * 2600,
+        "ncclDevKernel_" + "_int8_t" * 2300,
+        "ncclKernel_" * 1500,
+        "multi_tensor_apply_kernel<" * 600,
+        "_ZN" + "2at" * 5000,
+        "_Z1fIJ" + "i" * 3000 + "EEv" + "Dp" * 5 + "T_",
+        "_Z1fIJ" + "i" * 3000 + "EEv" + "DpP" * 40 + "T_",
+    ],
+    ids=lambda name: name[:16],
+)
+def test_names_made_to_cost_much_cost_little(name: str) -> None:
+    began = time.process_time()
+    found = describe(name)
+    assert len(found.short_name) <= MAX_SHORT
+    assert time.process_time() - began < 5  # unbounded it would be minutes, or a crash
+
+
 @given(st.text("_ZNEISTJLXDFPKRVAdpsrtvifblm0123456789_.", max_size=120))
 @settings(deadline=None, max_examples=1500)
 def test_any_letters_after_the_mark_are_survived(tail: str) -> None:

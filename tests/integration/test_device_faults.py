@@ -1,0 +1,256 @@
+"""Level `device` where CUPTI is old, absent, held, lossy, slow or stuck: the target runs on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gputap.injectors.library.client import WindowConfig
+from gputap.injectors.library.device import DeviceConfig, state_of
+from gputap.injectors.tap import AgentTap
+from gputap.profiler.schema import DeviceState
+from gputap.profiler.store import Capture
+from tests.simulated import Compared, SimWorkload, capture, stack
+from tests.tapped import GPUTAP
+
+pytestmark = pytest.mark.usefixtures("simulated_gpu")
+
+
+@pytest.fixture(scope="module")
+def simulated_gpu() -> None:
+    stack()
+
+
+def until(true: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def with_faults(faults: str) -> dict[str, str]:
+    return {"SIMGPU_FAULTS": faults}
+
+
+def taken_with(faults: str, tmp_path: Path, device: DeviceConfig | None = None) -> Capture:
+    """A capture of an MLP under faults; the job must go on and end well."""
+    with SimWorkload("mlp", log=tmp_path / "truth", env=with_faults(faults)) as job:
+        taken = capture([job.pid], tmp_path / "capture", device=device)
+        before = len(job.truth())
+        until(lambda: len(job.truth()) > before + 100)
+        job.stop()
+    return taken
+
+
+@pytest.mark.parametrize(
+    ("cuda", "version"),
+    [
+        ("12", "12.0"),
+        ("12", "12.4"),
+        ("12", "12.5"),
+        ("12", "12.9"),
+        ("13", "13.0"),
+        ("13", "13.1"),
+        ("13", "13.3"),
+        ("13", "13.5"),
+    ],
+)
+def test_every_version_of_the_records(cuda: str, version: str, tmp_path: Path) -> None:
+    env = {"SIMGPU_CUDA": cuda, "SIMGPU_CUPTI_VERSION": version}
+    with SimWorkload("mlp", log=tmp_path / "truth", env=env) as job:
+        taken = capture([job.pid], tmp_path / "capture", lambda: time.sleep(0.4))
+        job.stop()
+        compared = Compared(taken, job.truth())
+    compared.check()
+    device = taken.manifest.ranks[0].device
+    assert device is not None
+    # 11.8, 12.0 and 12.1 share a number, and their records' sizes from 12.0 on.
+    assert device.cuda == {"12.0": "12.1"}.get(version, version)
+    called = taken.query("SELECT name, count(*) AS n FROM cuda_api GROUP BY name").to_pylist()
+    counts = {row["name"]: row["n"] for row in called}
+    assert counts["cudaLaunchKernel"] > 100
+    assert not [name for name in counts if name.startswith("cu") and not name.startswith("cuda")]
+    joined = taken.query("SELECT count(*) AS n FROM launches WHERE operator IS NOT NULL")
+    assert joined.to_pylist()[0]["n"] > 100
+
+
+def test_dropped_records_are_counted(tmp_path: Path) -> None:
+    with SimWorkload("mlp", log=tmp_path / "truth", env=with_faults("drop=0.05")) as job:
+        taken = capture([job.pid], tmp_path / "capture")
+        job.stop()
+        compared = Compared(taken, job.truth())
+    dropped = taken.manifest.ranks[0].dropped["device_by_cupti"]
+    assert dropped >= len(compared.missing()) > 0
+    assert not compared.invented()
+    assert not compared.wrong()
+
+
+def test_records_without_times_end_the_recording_and_are_not_kept(tmp_path: Path) -> None:
+    taken = taken_with("zero_timestamps=500", tmp_path)
+    rank = taken.manifest.ranks[0]
+    assert rank.device is not None
+    assert rank.device.left_out["zero_times"] >= 1000
+    assert any("without times" in reason for reason in rank.level_reasons)
+    assert not taken.query("SELECT * FROM device WHERE start_ns < 1e18").num_rows
+
+
+def test_a_window_ends_with_its_number_of_records(tmp_path: Path) -> None:
+    taken = taken_with("", tmp_path, DeviceConfig(record_limit=3000))
+    rank = taken.manifest.ranks[0]
+    assert rank.level == "device"
+    assert any("used up" in reason for reason in rank.level_reasons)
+    assert 3000 <= taken.table("device").num_rows + taken.table("cuda_api").num_rows < 60_000
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("refuse_subscribe=39", "another profiler holds CUPTI"),
+        ("refuse_subscribe=999", "cuptiSubscribe returned 999"),
+        ("refuse_subscribe=15", "NOT_INITIALIZED"),
+        ("refuse_subscribe=7", "CUPTI failed"),
+    ],
+)
+def test_a_refusal_leaves_level_framework_and_says_why(
+    fault: str, words: str, tmp_path: Path
+) -> None:
+    taken = taken_with(fault, tmp_path)
+    rank = taken.manifest.ranks[0]
+    assert rank.level == "framework"
+    assert any(words in reason for reason in rank.level_reasons)
+    assert rank.events > 1000
+
+
+def test_names_that_are_freed_after_their_buffer_are_right(tmp_path: Path) -> None:
+    with SimWorkload("mlp", log=tmp_path / "truth", env=with_faults("names_freed")) as job:
+        taken = capture([job.pid], tmp_path / "capture")
+        job.stop()
+        compared = Compared(taken, job.truth())
+    compared.check()
+
+
+def test_buffers_that_come_late_are_still_in_the_capture(tmp_path: Path) -> None:
+    with SimWorkload("mlp", log=tmp_path / "truth", env=with_faults("late_flush=100ms")) as job:
+        taken = capture([job.pid], tmp_path / "capture")
+        job.stop()
+        compared = Compared(taken, job.truth())
+    compared.check()
+
+
+def test_a_step_of_the_systems_clock_is_seen(tmp_path: Path) -> None:
+    faults = "clock_step=-5s,clock_step_after=8s"
+    with SimWorkload("mlp", log=tmp_path / "truth", env=with_faults(faults)) as job:
+        taken = capture([job.pid], tmp_path / "capture", lambda: time.sleep(8))
+        job.stop()
+    rank = taken.manifest.ranks[0]
+    assert rank.device is not None
+    assert rank.device.clock_steps == 1
+    assert rank.window_start_ns is not None and rank.window_end_ns is not None
+    start, end = rank.window_start_ns, rank.window_end_ns
+    rows = taken.query(
+        f"SELECT count(*) AS n, count(*) FILTER (start_ns BETWEEN {start} AND {end}) AS inside"
+        " FROM device"
+    ).to_pylist()[0]
+    assert rows["inside"] > 0.9 * rows["n"]
+
+
+def test_a_slow_start_is_waited_for(tmp_path: Path) -> None:
+    taken = taken_with("slow_enable=1s", tmp_path)
+    assert taken.manifest.level == "device"
+
+
+def test_a_cupti_that_hangs_costs_the_target_nothing(tmp_path: Path) -> None:
+    with SimWorkload("mlp", log=tmp_path / "truth", env=with_faults("hang_disable")) as job:
+        taken = capture([job.pid], tmp_path / "capture", lambda: time.sleep(0.3))
+        assert taken.table("device").num_rows > 100
+        assert any("not" in reason for reason in taken.manifest.level_reasons)
+        before = len(job.truth())
+        until(lambda: len(job.truth()) > before + 1000)
+        # The next one is told, and has its operators all the same.
+        again = capture([job.pid], tmp_path / "again", lambda: time.sleep(0.3))
+        assert again.manifest.level == "framework"
+        assert any("does not return" in reason for reason in again.manifest.level_reasons)
+        assert again.manifest.ranks[0].events > 1000
+        job.stop()
+
+
+def test_a_cupti_that_dies_in_mid_window(tmp_path: Path) -> None:
+    taken = taken_with("fail_after=500", tmp_path)
+    assert taken.manifest.ranks[0].events > 1000
+
+
+def test_a_target_that_exits_in_mid_window_leaves_its_kernels(tmp_path: Path) -> None:
+    with SimWorkload("mlp", "--seconds", "2", log=tmp_path / "truth") as job:
+        taken = capture([job.pid], tmp_path / "capture", lambda: job.process.wait(60))
+        compared = Compared(taken, job.truth())
+    assert taken.manifest.state == "closed"
+    assert len(compared.captured) > 1000
+    assert not compared.invented()
+    assert not compared.wrong()
+
+
+def test_a_target_that_is_killed_in_mid_window_leaves_what_had_come(tmp_path: Path) -> None:
+    with SimWorkload("mlp", log=tmp_path / "truth") as job:
+
+        def kill() -> None:
+            time.sleep(1)
+            os.kill(job.pid, signal.SIGKILL)
+            job.process.wait(60)
+
+        taken = capture([job.pid], tmp_path / "capture", kill)
+        compared = Compared(taken, job.truth())
+    assert len(compared.captured) > 100
+    assert not compared.invented()
+    assert not compared.wrong()
+
+
+def test_a_killed_gputap_leaves_cupti_to_others(tmp_path: Path) -> None:
+    with SimWorkload("mlp", log=tmp_path / "truth") as job:
+        for _ in range(3):
+            out = tmp_path / "killed"
+            command = [*GPUTAP, "attach", str(job.pid), "-d", "60s", "-o", str(out), "--overwrite"]
+            with subprocess.Popen(command, stderr=subprocess.DEVNULL) as gputap:
+                until(lambda out=out: any(out.glob("events/**/*.parquet")) or _is_on(job.pid))
+                gputap.kill()
+        until(lambda: not _is_tapped(job.pid))
+        taken = capture([job.pid], tmp_path / "capture", lambda: time.sleep(0.3))
+        assert (taken.manifest.level, taken.manifest.level_reasons) == ("device", ())
+        job.stop()
+
+
+def _is_tapped(pid: int) -> bool:
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return any("gputap" in (task / "comm").read_text() for task in threads)
+
+
+def _is_on(pid: int) -> bool:
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return any("gputap-device" in (task / "comm").read_text() for task in threads)
+
+
+def test_attach_and_detach_again_and_again(tmp_path: Path) -> None:
+    with SimWorkload("mlp", log=tmp_path / "truth") as job:
+        for cycle in range(10):
+            taken = capture([job.pid], tmp_path / f"{cycle}", lambda: time.sleep(0.05))
+            assert taken.manifest.level == "device", taken.manifest.level_reasons
+        assert not _is_tapped(job.pid)
+        job.stop()
+
+
+def test_nothing_of_the_gpu_is_touched_at_level_framework(tmp_path: Path) -> None:
+    with SimWorkload("mlp", log=tmp_path / "truth") as job:
+        tap = AgentTap(job.pid, WindowConfig())
+        try:
+            tap.prepare()
+            assert not tap.wants_device
+            assert state_of(tap.memory) is DeviceState.OFF
+            assert not _is_on(job.pid)
+        finally:
+            tap.detach()
+        job.stop()

@@ -1,0 +1,196 @@
+"""The target's own profiler comes first: it works while we are attached, and we come back after."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pytest
+
+from tests.simgpu import truth
+from tests.simulated import WORK, Compared, capture, stack
+
+TARGETS = Path(__file__).resolve().parents[1] / "targets"
+
+
+@pytest.fixture(scope="module")
+def profiler(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    libraries, _ = stack()
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler")
+    out = tmp_path_factory.mktemp("profiler") / "own_profiler.so"
+    source = str(TARGETS / "own_profiler.c")
+    link = ["-L", str(libraries), "-l:libcupti.so.13", f"-Wl,-rpath,{libraries}"]
+    subprocess.run(
+        ["cc", "-Wall", "-Werror", "-shared", "-fPIC", source, "-o", str(out), *link], check=True
+    )
+    return out
+
+
+class Job:
+    """A job that does what it is told."""
+
+    def __init__(self, profiler: Path, log: Path) -> None:
+        libraries, modules = stack()
+        self._log = log
+        env = {"SIMGPU_LIBRARIES": libraries, "SIMCUDA_MODULES": modules, "SIMGPU_LOG": log}
+        self.process = subprocess.Popen(
+            [sys.executable, TARGETS / "profiles_itself.py", profiler],
+            env={**os.environ, **{name: str(value) for name, value in env.items()}},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.pid = int(self._line().split()[1])
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, f"it ended with {self.process.wait(10)}"
+        return line
+
+    def __call__(self, command: str) -> Any:
+        assert self.process.stdin is not None
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+        return json.loads(self._line())
+
+    def truth(self) -> list[truth.Operation]:
+        return [o for o in truth.read(self._log) if o.kind in WORK]
+
+    def did(self, what: Callable[[], object]) -> tuple[int, int]:
+        """Kernels and copies that the device did in `what`."""
+        before = len(self.truth())
+        what()
+        kinds = [o.kind for o in self.truth()[before:]]
+        return kinds.count("kernel"), kinds.count("memcpy")
+
+    def profile(self, steps: int) -> None:
+        """A whole profile: it must see exactly what the device does, and nothing else."""
+        assert self("open") == 0
+        assert self("start") == 0
+        did = self.did(lambda: self(f"steps {steps}"))
+        assert self("stop") == 0
+        assert tuple(self("count")) == did
+        assert did[0] > steps
+
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        code = self.process.wait(60)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        if kind is None:
+            assert code == 0
+
+
+@pytest.fixture
+def job(profiler: Path, tmp_path: Path) -> Iterator[Job]:
+    with Job(profiler, tmp_path / "truth") as started:
+        yield started
+
+
+def batched(marks: list[int]) -> Iterator[tuple[int, int]]:
+    return zip(marks[::2], marks[1::2], strict=True)
+
+
+def test_the_targets_profiler_works_without_us(job: Job) -> None:
+    job.profile(3)
+    job.profile(2)
+    assert job("close") == 0
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_a_profile_in_mid_window_is_whole_and_we_come_back(
+    closes: bool, job: Job, tmp_path: Path
+) -> None:
+    marks: list[int] = []
+
+    def during() -> None:
+        job("steps 20")
+        for _ in range(2):
+            marks.append(time.time_ns())
+            job.profile(5)
+            if closes:
+                assert job("close") == 0
+            marks.append(time.time_ns())
+            # We come back when the other has been quiet for a second.
+            time.sleep(2)
+            job("steps 20")
+
+    taken = capture([job.pid], tmp_path / "capture", during)
+    rank = taken.manifest.ranks[0]
+    assert (rank.level, rank.dropped) == ("device", {})
+    assert rank.device is not None
+    assert rank.device.yields == 2
+    compared = Compared(taken, job.truth())
+    assert not compared.invented()
+    assert not compared.wrong()
+    theirs = [
+        key
+        for key in compared.missing()
+        if not any(a <= compared.did[key].start_ns <= b for a, b in batched(marks))
+    ]
+    assert not theirs, "lost outside of the target's own profiles"
+    assert len(compared.captured) > 3 * 20 * 5
+    # And after us it has CUPTI as before.
+    job.profile(4)
+
+
+def test_a_profile_that_began_before_us_is_left_alone(job: Job, tmp_path: Path) -> None:
+    assert job("open") == 0
+    assert job("start") == 0
+    done: list[tuple[int, int]] = []
+    taken = capture(
+        [job.pid],
+        tmp_path / "capture",
+        lambda: done.append(job.did(lambda: job("steps 10"))),
+    )
+    assert job("stop") == 0
+    assert tuple(job("count")) == done[0]
+    rank = taken.manifest.ranks[0]
+    assert rank.level == "framework"
+    assert any("another profiler holds CUPTI" in reason for reason in rank.level_reasons)
+    assert job("close") == 0
+
+
+def test_we_take_our_turn_when_the_other_ends(job: Job, tmp_path: Path) -> None:
+    assert job("open") == 0
+    assert job("start") == 0
+
+    def during() -> None:
+        job("steps 5")
+        assert job("stop") == 0
+        assert job("close") == 0
+        time.sleep(1)
+        job("steps 20")
+
+    taken = capture([job.pid], tmp_path / "capture", during)
+    assert taken.manifest.level == "device"
+    compared = Compared(taken, job.truth())
+    assert not compared.invented()
+    assert not compared.wrong()
+    assert len(compared.captured) >= 20 * 5
+
+
+def test_the_targets_calls_go_straight_to_cupti_after_us(job: Job, tmp_path: Path) -> None:
+    for number in range(3):
+        capture([job.pid], tmp_path / f"{number}", lambda: job("steps 3"))
+        job.profile(2)
+        assert job("close") == 0
