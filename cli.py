@@ -578,17 +578,30 @@ def demo(
     python: Annotated[
         str, typer.Option(metavar="PROGRAM", help="Python with torch that runs the workload.")
     ] = sys.executable,
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="DEVICE",
+            help="What it trains on: auto, cpu, cuda or simulated (in a checkout of gputap).",
+        ),
+    ] = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Start a small training job with a planted fault, attach to it, say what is wrong with it."""
-    from gputap.demo import workload
+    """Start a small training job with a planted fault, attach to it, say what is wrong with it.
+
+    Without a GPU a checkout of gputap trains on a simulated one, and says so everywhere.
+    """
+    from gputap.demo import choose, workload
     from gputap.injectors.library.client import WindowConfig
     from gputap.profiler.clock import parse_duration
     from gputap.profiler.session import Plan
 
     console = talk()
-    with workload(python) as pid:
-        console.print(f"a training job runs as pid {pid}; attaching to it", markup=False)
+    chosen = choose(device, python, lambda words: console.print(words, markup=False))
+    with workload(python, chosen) as pid:
+        console.print(
+            f"a training job runs as pid {pid} on {chosen.words}; attaching to it", markup=False
+        )
         plan = Plan(
             path=output, duration_ns=parse_duration(duration), source="demo", overwrite=True
         )

@@ -1,12 +1,17 @@
-"""The workload of `gputap demo`: a small language model, trained on the CPU, with a planted fault.
+"""The workload of `gputap demo`: a small language model, trained with a planted fault.
 
 Each sample is tokenised in pure Python inside the DataLoader, in the training process itself
 (`num_workers=0`): the model waits for its data. `gputap attach` should say so. Nothing here knows
 of gputap. Prints `ready PID` once the loop runs.
+
+    python train.py [SECONDS [DEVICE]]
+
+`DEVICE` is cpu, cuda or simcuda (gputap's simulated GPU, whose backend must be importable).
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -77,15 +82,20 @@ class LanguageModel(nn.Module):
 
 def main() -> None:
     """Train until SIGTERM, or for as many seconds as the first argument says."""
+    seconds, name = [*sys.argv[1:], *("inf", "cpu")[len(sys.argv) - 1 :]]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    until = time.monotonic() + float(sys.argv[1]) if len(sys.argv) > 1 else float("inf")
+    until = time.monotonic() + float(seconds)
+    if name == "simcuda":
+        importlib.import_module(name)
+    device = torch.device(name)
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    model = LanguageModel()
+    model = LanguageModel().to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
     loss_function = nn.CrossEntropyLoss()
     ready = False
-    for tokens in DataLoader(Corpus(), batch_size=8):
+    for batch in DataLoader(Corpus(), batch_size=8):
+        tokens = batch.to(device)
         optimizer.zero_grad()
         logits = model(tokens[:, :-1])
         loss = loss_function(logits.flatten(0, 1), tokens[:, 1:].flatten())

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.simgpu import build
+from tests.simgpu.nccl.job import Job
 from tests.simgpu.nvml.board import Board, DeviceBoard, pin_up
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -352,6 +353,23 @@ def test_a_process_is_seen(busy: subprocess.Popen[str], nvml: Any, boards: Path)
     (board,) = boards.iterdir()
     assert board.stat().st_mode & 0o777 == 0o600
     assert board.name == f"simgpu.{os.geteuid()}.{busy.pid}"
+
+
+def test_collectives_go_over_nvlink(nvml: Any, folder: Path) -> None:
+    """4 KiB summed by two ranks: each sends half of it twice."""
+    with Job("held", 2, folder) as job:
+        job.share_id()
+        for rank in job.ranks:
+            assert rank.expect("said") == "summed"
+        for device in range(2):
+            handle = nvml.nvmlDeviceGetHandleByIndex(device)
+            (sent,) = nvml.nvmlDeviceGetFieldValues(
+                handle, [nvml.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX]
+            )
+            assert sent.value.ullVal == 4
+        for rank in job.ranks:
+            rank.tell("hear go")
+        assert job.results() == [None, None]
 
 
 def test_a_killed_process_is_gone(busy: subprocess.Popen[str], nvml: Any, boards: Path) -> None:

@@ -155,3 +155,10 @@ void board_operation(const struct simgpu_operation *operation) {
   if (kind == SIMGPU_KERNEL) ADD(device->kernels, 1);
   if (kind == SIMGPU_MEMCPY) account_copy(device, operation);
 }
+
+void board_add_link_bytes(int device, uint64_t bytes) {
+  if (!board) return;
+  pthread_mutex_lock(&core_lock);
+  ADD(board->devices[device].ptop_bytes, bytes);
+  pthread_mutex_unlock(&core_lock);
+}

@@ -9,6 +9,9 @@
 #define SIMGPU_BOARD_H
 #include <stdint.h>
 
+/* Bytes that libnccl sent to peers; they count with the copies between devices. */
+__attribute__((visibility("default"))) void board_add_link_bytes(int device, uint64_t bytes);
+
 #define BOARD_FOLDER "/dev/shm"
 #define BOARD_PREFIX "simgpu."
 

@@ -2,6 +2,7 @@
 #include <signal.h>
 #include <stdlib.h>
 
+#include "../core/board.h"
 #include "comm.h"
 #include "model.h"
 
@@ -77,12 +78,21 @@ static void wait_for_holders(struct nccl_comm *comm) {
   pthread_mutex_unlock(&comm->lock);
 }
 
+static void count_bytes(const struct plan *plan) {
+  uint64_t bytes = 0;
+  for (int i = 0; i < plan->count; i++) {
+    bytes += model_link_bytes(&plan->tasks[i], plan->comm->ranks);
+  }
+  board_add_link_bytes(plan->comm->device, bytes);
+}
+
 static void *engine_run(void *argument) {
   struct nccl_comm *comm = argument;
   struct execution *execution;
   pthread_setname_np(pthread_self(), "NCCL Progress");
   while ((execution = next_execution(comm))) {
     comm->idle_ns = run(comm, execution);
+    count_bytes(execution->plan);
     simgpu_complete(execution->open, comm->idle_ns);
     remove_first(comm);
   }

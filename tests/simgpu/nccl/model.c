@@ -42,6 +42,13 @@ static double bus_factor(enum collective what, int ranks) {
   }
 }
 
+size_t model_link_bytes(const struct task *task, int ranks) {
+  if (task->what == RECEIVE) {
+    return 0;
+  }
+  return (size_t)((double)model_bytes(task, ranks) * bus_factor(task->what, ranks));
+}
+
 uint64_t model_collective_ns(const struct task *task, int ranks) {
   const double bytes = (double)model_bytes(task, ranks) * bus_factor(task->what, ranks);
   return LATENCY_NS + HOP_NS * (uint64_t)ranks + (uint64_t)(bytes * 1000 / BUS_BYTES_PER_US);

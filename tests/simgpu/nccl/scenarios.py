@@ -249,6 +249,16 @@ def missing(world: World) -> dict[str, Any]:
     return {"first": first, "waits": waits, "aborted_ns": aborted_ns}
 
 
+def held(world: World) -> None:
+    """One sum of 4 KiB, then it stays until it is told to go."""
+    world.connect()
+    buffer, _ = ones(world)
+    sum_in_place(world, buffer)
+    world.cuda.synchronize(world.stream)
+    world.say("summed")
+    world.hear("go")
+
+
 def leave_early(world: World) -> None:
     """Ends with kernels in its stream; the last one lacks rank 1."""
     world.connect()

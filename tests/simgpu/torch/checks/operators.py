@@ -278,7 +278,8 @@ def quiet() -> list[str]:
 def undemangled() -> list[str]:
     """C++ kernel names that no demangler reads."""
     operators = """add sub mul div fill gelu gelu_backward relu threshold_backward copy sum mean
-        argmax _softmax _softmax_backward_data _log_softmax _log_softmax_backward_data native_layer_norm
+        argmax _softmax _softmax_backward_data _log_softmax _log_softmax_backward_data
+        native_layer_norm
         native_layer_norm_backward nll_loss_forward nll_loss_backward mm index_select cat
         embedding_dense_backward native_dropout native_dropout_backward _fused_adamw _foreach_mul
         _foreach_add _foreach_addcmul _foreach_lerp _foreach_sqrt _foreach_norm _foreach_zero sinh

@@ -4,7 +4,8 @@ It is `torch.cuda` in small: operators do their maths on the CPU and launch, on 
 device, the kernels that CUDA would run. `torch.simcuda` is this module. Test-only.
 
 Environment: SIMGPU_LIBRARIES (folder of the look-alike libraries; default build/simgpu),
-SIMCUDA_MODULES (folder of the built modules; default: built on demand), SIMGPU_CUDA (12 or 13), SIMCUDA_CUPTI=0 (do not map libcupti, which real PyTorch always does), SIMCUDA_SLOWDOWN
+SIMCUDA_MODULES (folder of the built modules; default: built on demand), SIMGPU_CUDA (12 or 13),
+SIMCUDA_CUPTI=0 (do not map libcupti, which real PyTorch always does), SIMCUDA_SLOWDOWN
 (multiplies the kernels' durations: a host that does the maths itself makes a real H100 idle),
 SIMCUDA_TF32 (float matrix products at the speed of TF32).
 """
