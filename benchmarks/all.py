@@ -25,6 +25,7 @@ COMMANDS = {
     "pause": ["pause.py"],
     "rss": ["rss.py"],
     "ingest": ["ingest.py", "--json"],
+    "cupti_decode": ["cupti_decode.py"],
     "analysis": ["analysis.py"],
     "exports": ["exports.py"],
     "otlp_encode": ["otlp_encode.py"],

@@ -334,18 +334,40 @@ def collectives(report: Report) -> str:
             Cell(text.duration(c.total_ns), c.total_ns),
             Cell(text.duration(c.mean_ns), c.mean_ns),
             Cell(text.duration(c.max_ns), c.max_ns),
+            Cell(
+                _or_unknown(None if c.transfer_ns is None else text.duration(c.transfer_ns)),
+                -1 if c.transfer_ns is None else c.transfer_ns,
+            ),
+            Cell(
+                _or_unknown(None if c.busbw is None else f"{c.busbw / 1e9:.3g} GB/s"),
+                -1 if c.busbw is None else c.busbw,
+            ),
+            Cell(_TIMED_BY.get(c.timing_source or "", "not known"), c.timing_source or ""),
         ]
         for c in sorted(report.collectives, key=lambda c: -c.total_ns)
     ]
     heads = [Head(words, "name") for words in ("operation", "backend", "group", "type")]
     heads += [Head(words) for words in ("payload", "count", "total", "mean", "longest")]
+    heads += [
+        Head("transfer", hint="Mean from the last rank's coming to the end"),
+        Head("bus bandwidth", hint="Of the transfer, by the formulas of nccl-tests"),
+        Head("timed", "name"),
+    ]
     return table(
         "collectives",
-        "Time from the call to its end on the CPU side, all ranks and the whole window",
+        "All ranks and the whole window; a rank that comes early waits for the others in its time",
         heads,
         rows,
         sorted_by=6,
     )
+
+
+_TIMED_BY: Final = {
+    "device": "on the GPU",
+    "host_work": "on the CPU, the work",
+    "host_call": "on the CPU, the call",
+    "mixed": "in different ways",
+}
 
 
 def _or_unknown(words: str | None) -> str:

@@ -798,8 +798,13 @@ COLLECTIVES: Final = Table(
     "collectives",
     "One row per collective and rank.",
     (
-        Column("start_ns", "int64", "Start, unix time.", unit="ns"),
-        Column("duration_ns", "int64", "Length.", unit="ns"),
+        Column("start_ns", "int64", "Start, by `timing_source`, unix time.", unit="ns"),
+        Column(
+            "duration_ns",
+            "int64",
+            "Length. A rank that comes early waits in it for the others.",
+            unit="ns",
+        ),
         Column("tid", "int32", "Thread that called it."),
         Column(
             "op",
@@ -832,6 +837,11 @@ COLLECTIVES: Final = Table(
         ),
         Column("world_size", "int32", "Ranks in the group; null if unknown."),
         Column("step", "int64", "Step that it began in; null if outside."),
+        Column("enqueued_ns", "int64", "When it was called, unix time.", unit="ns"),
+        Column(
+            "algorithm", "dictionary", "ring, tree, ..., by the kernel's name; null if not known."
+        ),
+        Column("protocol", "dictionary", "ll, ll128, simple; null if not known."),
         Column(
             "timing_source",
             "dictionary",

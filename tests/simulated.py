@@ -111,7 +111,8 @@ class Compared:
         assert manifest.window_start_ns is not None
         assert manifest.device is not None
         # The log has the simulated clock's times, the capture unix times by our clock.
-        self.slack_ns = manifest.device.clock_error_ns + 2_000
+        self.error_ns = manifest.device.clock_error_ns
+        self.slack_ns = self.error_ns + 2_000
         table = taken.table("device", rank=rank).to_pylist()
         rows = [row for row in table if row["kind"] in WORK]
         self.captured = {
@@ -149,7 +150,7 @@ class Compared:
                 o.stream,
                 o.device,
             )
-            if abs(late) > self.slack_ns or abs(longer) > 3 or not same:
+            if abs(late) > self.slack_ns or abs(longer) > self.error_ns or not same:
                 found.append((key, late, longer, o, row))
         return found
 

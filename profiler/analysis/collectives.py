@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
 from gputap.profiler import schema
+from gputap.profiler.analysis.collective_device import bandwidths, on_device
 from gputap.profiler.analysis.intervals import Ints, Mask, Union, containing, outermost, union
 from gputap.profiler.analysis.load import ARRAYS, LISTS, Events, RankData
+from gputap.profiler.analysis.matching import match as match_ranks
 from gputap.profiler.analysis.model import Collective
 from gputap.profiler.analysis.recorder import entries, match
 
@@ -66,6 +68,10 @@ _SIZES: Final = {
 }
 
 
+_Key: TypeAlias = tuple[Any, ...]
+"""Operation, backend, group, element type and bytes: one sort of collective."""
+
+
 def collective_union(data: RankData) -> Union:
     """When at least one collective was in flight."""
     found = collectives(data)
@@ -104,9 +110,15 @@ def collective_rows(
     is_work = [labels[c][0] is not None for c in name]
     known = match(entries(recorder), [found.names[c] for c in name], found.start)
     order = np.where(found.seq >= 0, found.seq, np.arange(len(found))).tolist()
+    gpu = on_device(data, found)
+    timed = gpu.known if gpu else np.zeros(len(found), np.bool_)
+    start = np.where(timed, gpu.start, found.start) if gpu else found.start
+    end = np.where(timed, gpu.end, found.end) if gpu else found.end
+    source = ["host_work" if w else "host_call" for w in is_work]
     columns: dict[str, Any] = {
-        "start_ns": found.start,
-        "duration_ns": found.end - found.start,
+        "start_ns": start,
+        "duration_ns": end - start,
+        "enqueued_ns": found.start,
         "tid": found.tid,
         "op": [labels[c][1] for c in name],
         "backend": [labels[c][0] for c in name],
@@ -116,7 +128,9 @@ def collective_rows(
         "dtype": [p[1] for p in payload],
         "world_size": [world_size] * len(found),
         "step": [None if s < 0 else s for s in step.tolist()],
-        "timing_source": ["host_work" if w else "host_call" for w in is_work],
+        "algorithm": gpu.algorithm if gpu else [None] * len(found),
+        "protocol": gpu.protocol if gpu else [None] * len(found),
+        "timing_source": ["device" if t else s for t, s in zip(timed, source, strict=True)],
     }
     target = schema.arrow_schema(schema.COLLECTIVES)
     return pa.Table.from_arrays([_column(columns[f.name], f.type) for f in target], schema=target)
@@ -124,15 +138,34 @@ def collective_rows(
 
 def merge_collectives(tables: Iterable[pa.Table]) -> tuple[Collective, ...]:
     """Collectives of all ranks by operation, backend, group, type and size; longest first."""
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    keys = ("op", "backend", "group_name", "dtype", "bytes")
+    tables = list(tables)
+    groups: dict[_Key, list[tuple[int, str]]] = {}
     for table in tables:
-        columns = [table.column(k).to_pylist() for k in keys]
-        lengths = table.column("duration_ns").to_pylist()
-        for key, ns in zip(zip(*columns, strict=True), lengths, strict=True):
-            groups.setdefault(key, []).append(ns)
-    made = [_collective(key, ns) for key, ns in groups.items()]
+        columns = [table.column(name).to_pylist() for name in ("duration_ns", "timing_source")]
+        for key, *row in zip(_keys(table), *columns, strict=True):
+            groups.setdefault(key, []).append((row[0], row[1]))
+    transfers = _transfers(tables)
+    made = [_collective(key, rows, transfers.get(key)) for key, rows in groups.items()]
     return tuple(sorted(made, key=lambda c: -c.total_ns))
+
+
+def _keys(table: pa.Table) -> list[_Key]:
+    names = ("op", "backend", "group_name", "dtype", "bytes")
+    return list(zip(*(table.column(name).to_pylist() for name in names), strict=True))
+
+
+def _transfers(tables: Sequence[pa.Table]) -> dict[_Key, tuple[int, int | None]]:
+    """Mean time of a transfer by sort of collective, and ranks that took part."""
+    matched = match_ranks(tables)
+    if matched is None:
+        return {}
+    keys, sizes = _keys(tables[0]), tables[0].column("world_size").to_pylist()
+    found: dict[_Key, list[int]] = {}
+    ranks: dict[_Key, int | None] = {}
+    for row, length in zip(matched.row.tolist(), matched.transfer.tolist(), strict=True):
+        found.setdefault(keys[row], []).append(length)
+        ranks[keys[row]] = sizes[row]
+    return {key: (sum(lengths) // len(lengths), ranks[key]) for key, lengths in found.items()}
 
 
 def parse_name(name: str) -> tuple[str | None, str]:
@@ -145,8 +178,15 @@ def parse_name(name: str) -> tuple[str | None, str]:
     return None, _OPS.get(op, op)
 
 
-def _collective(key: tuple[Any, ...], lengths: Sequence[int]) -> Collective:
+def _collective(
+    key: _Key, rows: Sequence[tuple[int, str]], transfer: tuple[int, int | None] | None
+) -> Collective:
     op, backend, group_name, dtype, size = key
+    lengths, sources = [ns for ns, _ in rows], {source for _, source in rows}
+    source = sources.pop() if len(sources) == 1 else "mixed"
+    busbw = None
+    if transfer is not None and source == "device":
+        _, busbw = bandwidths(op, size, transfer[1], transfer[0])
     return Collective(
         op=op,
         backend=backend,
@@ -157,6 +197,9 @@ def _collective(key: tuple[Any, ...], lengths: Sequence[int]) -> Collective:
         total_ns=sum(lengths),
         mean_ns=sum(lengths) // len(lengths),
         max_ns=max(lengths),
+        timing_source=source,
+        transfer_ns=transfer[0] if transfer else None,
+        busbw=busbw,
     )
 
 

@@ -32,6 +32,16 @@ class Matched:
 
     start: npt.NDArray[np.int64]
     duration: npt.NDArray[np.int64]
+    row: Index
+    """Row of each in the first rank's table."""
+
+    @property
+    def transfer(self) -> npt.NDArray[np.int64]:
+        """From the last rank's coming to the end: without the waiting for each other."""
+        length: npt.NDArray[np.int64] = (self.start + self.duration).max(axis=0) - self.start.max(
+            axis=0
+        )
+        return length
 
     @property
     def wait(self) -> npt.NDArray[np.int64]:
@@ -49,28 +59,30 @@ class Matched:
 def match(tables: Sequence[pa.Table]) -> Matched | None:
     """Match the `collectives` tables of ranks on one clock. None if they cannot be matched."""
     ranks = [_columns(table) for table in tables]
-    if len(ranks) < 2 or any(len(start) == 0 for _, start, _ in ranks):
+    if len(ranks) < 2 or any(len(start) == 0 for _, start, _, _ in ranks):
         return None
-    first_op, first_start, first_duration = ranks[0]
+    first_op, first_start, first_duration, first_row = ranks[0]
     rows = np.arange(len(first_op))
     places = [rows]
-    for op, start, duration in ranks[1:]:
+    for op, start, duration, _ in ranks[1:]:
         shift = _shift(first_op, first_start + first_duration, op, start + duration)
         if shift is None:
             return None
         places.append(rows + shift)
-    sizes = [len(start) for _, start, _ in ranks]
+    sizes = [len(start) for _, start, _, _ in ranks]
     ok = np.all([(p >= 0) & (p < n) for p, n in zip(places, sizes, strict=True)], axis=0)
     pairs = [(r[1][p[ok]], r[2][p[ok]]) for r, p in zip(ranks, places, strict=True)]
-    return Matched(np.stack([s for s, _ in pairs]), np.stack([d for _, d in pairs]))
+    return Matched(
+        np.stack([s for s, _ in pairs]), np.stack([d for _, d in pairs]), first_row[rows[ok]]
+    )
 
 
-def _columns(table: pa.Table) -> tuple[npt.NDArray[Any], Ints, Ints]:
+def _columns(table: pa.Table) -> tuple[npt.NDArray[Any], Ints, Ints, Index]:
     op = np.array(table.column("op").to_pylist(), dtype=object)
     start = table.column("start_ns").to_numpy()
     duration = table.column("duration_ns").to_numpy()
     keep = np.isin(op, list(SYNCHRONISING)) if len(op) else np.zeros(0, np.bool_)
-    return op[keep], start[keep], duration[keep]
+    return op[keep], start[keep], duration[keep], np.flatnonzero(keep)
 
 
 def _shift(op: npt.NDArray[Any], end: Ints, other_op: npt.NDArray[Any], other: Ints) -> int | None:

@@ -97,6 +97,14 @@ class Collective:
     total_ns: int
     mean_ns: int
     max_ns: int
+    timing_source: str | None = None
+    """host_call, host_work or device; `mixed` where they differ."""
+    transfer_ns: int | None = None
+    """Mean from the last rank's coming to the end: the time without waiting for each other. None
+    unless several ranks of one host were captured and matched."""
+    busbw: float | None = None
+    """Bus bandwidth of the transfer by nccl-tests' formulas, bytes per second; of device times
+    only."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from gputap.profiler.analysis.report import analyse
-from tests.simulated import Compared, SimWorkload, capture, stack
+from tests.simulated import FOLDER, Compared, SimWorkload, capture, stack
 
 pytestmark = pytest.mark.usefixtures("simulated_gpu")
 
@@ -104,3 +108,58 @@ def test_a_planted_copy_is_there_once_a_step(pinned: bool, tmp_path: Path) -> No
     source = "pinned" if pinned else "pageable"
     assert {(r["copy_kind"], r["src_kind"]) for r in copies} == {("htod", source)}
     assert {row["operator"] for row in copies} == {"aten::copy_"}
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_collectives_of_data_parallel_ranks(ranks: int, tmp_path: Path) -> None:
+    options = ["--ranks", str(ranks), "--straggler", "1", "15"]
+    with SimWorkload("ddp", *options, log=tmp_path / "truth", ranks=ranks) as job:
+        taken = capture(job.pids, tmp_path / "capture", lambda: time.sleep(1.5))
+        job.stop()
+        compared = [Compared(taken, job.truth(r.pid), r.rank) for r in taken.ranks]
+    for one in compared:
+        one.check()
+    for rank, one in enumerate(compared):
+        rows = taken.table("collectives", rank=rank).to_pylist()
+        nccl = [row for row in rows if row["backend"] == "nccl"]
+        # At the edges of the window a call or a kernel lies outside: a step has three of them.
+        timed = [row for row in nccl if row["timing_source"] == "device"]
+        assert len(timed) > 10
+        assert len(nccl) - len(timed) <= 1
+        kernels = [row for row in one.captured.values() if row["category"] == "communication"]
+        assert 0 <= len(kernels) - len(timed) <= 4
+        assert {row["start_ns"] for row in timed} <= {row["start_ns"] for row in kernels}
+        assert {(r["op"], r["world_size"], r["algorithm"]) for r in timed} == {
+            ("all_reduce", ranks, "ring")
+        }
+        steps = [row["step"] for row in taken.table("steps", rank=rank).to_pylist() if row["whole"]]
+        sums = {s: sum(r["bytes"] for r in nccl if r["step"] == s) for s in steps[1:-1]}
+        # All gradients, once a step: as many bytes as the model's parameters have.
+        assert set(sums.values()) == {_parameter_bytes()}
+    report = analyse(taken)
+    (straggler,) = [f for f in report.findings if f.rule == "straggler"]
+    assert "Rank 1 comes last" in straggler.claim
+    sizes = [c for c in report.collectives if c.backend == "nccl"]
+    assert sizes
+    for collective in sizes:
+        assert collective.timing_source == "device"
+        assert collective.transfer_ns is not None and collective.busbw is not None
+        assert collective.bytes is not None
+        factor = 2 * (ranks - 1) / ranks
+        assert collective.busbw == pytest.approx(
+            collective.bytes / collective.transfer_ns * 1e9 * factor
+        )
+    # The early ranks' kernels hold their wait for the late one; the transfer does not.
+    first = max(sizes, key=lambda c: c.max_ns)
+    assert first.max_ns > 10_000_000
+    assert first.transfer_ns is not None and first.transfer_ns < 5_000_000
+
+
+@cache
+def _parameter_bytes() -> int:
+    code = "from gpt import GPT; print(sum(4 * p.numel() for p in GPT().parameters()))"
+    folder = FOLDER / "torch" / "workloads"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)

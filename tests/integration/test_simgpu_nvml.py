@@ -203,8 +203,9 @@ def test_work_that_lies_in_the_future_is_not_done_yet(boards: Path) -> None:
 def test_energy_is_that_of_the_work(boards: Path) -> None:
     """A second of work more is 560 J more."""
     pin_up(boards, Board([DeviceBoard(busy_ns=0)]))
+    before_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     pynvml.nvmlInit()
-    handle, before_ns = gpu(pynvml), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    handle = gpu(pynvml)
     first = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     pin_up(boards, Board([DeviceBoard(busy_ns=10**9)]))
     second = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
@@ -236,8 +237,9 @@ def test_bytes_by_field(nvml: Any, boards: Path) -> None:
 
 def test_throughput_is_what_came_since_the_last_look(boards: Path) -> None:
     pin_up(boards, Board([DeviceBoard(htod_bytes=0)]))
+    start_ns = time.time_ns()
     pynvml.nvmlInit()
-    handle, start_ns = gpu(pynvml), time.time_ns()
+    handle = gpu(pynvml)
     pin_up(boards, Board([DeviceBoard(htod_bytes=10**9, dtoh_bytes=10**6)]))
     received = pynvml.nvmlDeviceGetPcieThroughput(handle, pynvml.NVML_PCIE_UTIL_RX_BYTES)
     passed_ns = time.time_ns() - start_ns

@@ -12,6 +12,7 @@ enum {
   SHORTEST_SLEEP_NS = 60000,
 };
 
+static pthread_once_t kind_once = PTHREAD_ONCE_INIT;
 static bool is_virtual;
 static atomic_uint_fast64_t counter_ns = 1000ull * SECOND_NS;
 static uint64_t step_at_ns = UINT64_MAX;
@@ -23,20 +24,29 @@ static uint64_t read_realtime(void) {
   return (uint64_t)now.tv_sec * SECOND_NS + (uint64_t)now.tv_nsec;
 }
 
-void clock_start(void) {
+static void read_kind(void) {
   const char *kind = getenv("SIMGPU_CLOCK");
   is_virtual = kind && strcmp(kind, "virtual") == 0;
+}
+
+/* Before the devices are there as well: cuptiGetTimestamp needs none. */
+SIMGPU_EXPORT bool simgpu_clock_is_virtual(void) {
+  pthread_once(&kind_once, read_kind);
+  return is_virtual;
+}
+
+void clock_start(void) {
   step_ns = (int64_t)simgpu_fault("clock_step", 0);
   if (step_ns) step_at_ns = simgpu_now_ns() + (uint64_t)simgpu_fault("clock_step_after", 0);
 }
 
 void clock_advance(uint64_t ns) {
-  if (is_virtual) counter_ns += ns;
+  if (simgpu_clock_is_virtual()) counter_ns += ns;
 }
 
-SIMGPU_EXPORT bool simgpu_clock_is_virtual(void) { return is_virtual; }
-
-SIMGPU_EXPORT uint64_t simgpu_now_ns(void) { return is_virtual ? counter_ns : read_realtime(); }
+SIMGPU_EXPORT uint64_t simgpu_now_ns(void) {
+  return simgpu_clock_is_virtual() ? counter_ns : read_realtime();
+}
 
 SIMGPU_EXPORT uint64_t simgpu_record_ns(uint64_t time_ns) {
   return time_ns >= step_at_ns ? time_ns + (uint64_t)step_ns : time_ns;
@@ -49,7 +59,7 @@ static void advance_to(uint64_t until_ns) {
 }
 
 SIMGPU_EXPORT void simgpu_sleep_until(uint64_t until_ns) {
-  if (is_virtual) {
+  if (simgpu_clock_is_virtual()) {
     advance_to(until_ns);
     return;
   }

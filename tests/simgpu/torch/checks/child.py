@@ -5,15 +5,18 @@ statistics and logs begin with the process. Nothing here calls CUDA before the f
 was initialised before is of no use after it.
 
 Reads requests, one JSON object a line: `module`, `function`, `arguments`, `env`, `answer` (a file
-for the result as JSON), `errors` (a file for stderr). Writes `ANSWER STATUS` when a check has ended.
+for the result as JSON), `errors` (a file for stderr). Writes `ANSWER STATUS` when a check has
+ended.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
 import select
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -27,10 +30,14 @@ import device  # noqa: E402, F401
 import operators  # noqa: E402, F401
 import torch  # noqa: E402
 
+_PR_SET_PDEATHSIG = 1
+
 
 def _run(request: dict[str, Any]) -> int:
     """In the fork."""
-    os.dup2(os.open(request["errors"], os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 2)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.dup2(os.open(request["errors"], os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), 2)
+    os.dup2(2, 1)  # the pipe of the answers is not for us
     os.environ.update(request["env"])
     torch.set_num_threads(1)
     try:

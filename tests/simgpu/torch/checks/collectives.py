@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import warnings
 from typing import Any
@@ -150,6 +151,21 @@ def asynchronous() -> list[Any]:
     return [complete, queried, total]
 
 
+def in_graph() -> str:
+    """The error of an all-reduce in a capture."""
+    device = _begin("simnccl")
+    tensor = torch.ones(2, device=device)
+    dist.all_reduce(tensor)
+    message = ""
+    with torch.simcuda.graph(torch.simcuda.CUDAGraph()):
+        try:
+            dist.all_reduce(tensor)
+        except RuntimeError as exc:
+            message = str(exc)
+    dist.destroy_process_group()
+    return message
+
+
 def profiled() -> list[Any]:
     """The profiler's events of one all-reduce: names, and what record_param_comms was given."""
     device = _begin("simnccl")
@@ -199,5 +215,8 @@ def sharded(kind: str) -> list[float]:
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
+    # First, or the group's last reference dies with the GIL held, which Gloo's thread may want.
+    del model, optimizer, loss
+    gc.collect()
     dist.destroy_process_group()
     return losses

@@ -83,16 +83,17 @@ def streams() -> dict[str, Any]:
 
 
 def overlap() -> list[bool]:
-    """Two kernels without dependency overlap: the second starts before the first has ended."""
-    a = torch.empty(1 << 26, dtype=torch.uint8, device="simcuda")
-    b = torch.empty(1 << 26, dtype=torch.uint8, device="simcuda")
+    """Kernels of two streams: the second starts before the first has ended. Virtual clock."""
+    large = torch.empty(1 << 26, dtype=torch.uint8, device="simcuda")
+    small = torch.empty(8, dtype=torch.uint8, device="simcuda")
     side = cuda.Stream()
+    side.query()  # made by now
     with watched() as done:
-        a.zero_()
+        large.zero_()
         with cuda.stream(side):
-            b[:8].zero_()
-    first, second = done
-    return [second.start_ns >= first.start_ns, first.stream != second.stream]
+            small.zero_()
+    first, second = sorted(done, key=lambda o: o.start_ns)
+    return [first.start_ns < second.start_ns < first.end_ns, first.stream != second.stream]
 
 
 def events() -> dict[str, Any]:

@@ -7,16 +7,14 @@
 #include <unordered_map>
 #include <vector>
 
+#include "allocator_stats.h"
 #include "runtime.h"
 
 namespace simcuda {
 
 namespace {
 
-using c10::CachingAllocator::StatArray;
-using c10::CachingDeviceAllocator::DeviceStats;
-
-constexpr size_t kRound = 512, kSmall = 1 << 20, kLargeRound = 2 << 20;
+constexpr size_t kRound = 512, kLargeRound = 2 << 20;
 
 struct Block {
   void *pointer;
@@ -30,31 +28,6 @@ struct Block {
 };
 
 size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
-
-bool small(size_t reserved) { return reserved <= kSmall; }
-
-template <typename Change>
-void change(StatArray &stats, bool is_small, Change how) {
-  how(stats[0]);
-  how(stats[is_small ? 1 : 2]);
-}
-
-void add(StatArray &stats, bool is_small, size_t amount) {
-  change(stats, is_small, [&](auto &stat) { stat.increase(amount); });
-}
-
-void take(StatArray &stats, bool is_small, size_t amount) {
-  change(stats, is_small, [&](auto &stat) { stat.decrease(amount); });
-}
-
-template <typename Each>
-void for_each_stat(DeviceStats &stats, Each each) {
-  for (StatArray *array :
-       {&stats.allocation, &stats.segment, &stats.active, &stats.inactive_split,
-        &stats.allocated_bytes, &stats.reserved_bytes, &stats.active_bytes,
-        &stats.inactive_split_bytes, &stats.requested_bytes})
-    for (auto &stat : *array) each(stat);
-}
 
 class Cache final : public c10::DeviceAllocator {
  public:

@@ -1,69 +1,11 @@
-// The names of PyTorch's CUDA kernels, as its 2.x builds show them in a trace. Built as Itanium mangled
-// names; substitutions beyond S0_ (at::native) and S1_ (its anonymous namespace) are not needed, a
-// demangler reads the long form as well.
-#include <initializer_list>
+// The names of PyTorch's CUDA kernels, as its 2.x builds show them in a trace.
 #include <unordered_map>
 
-#include "launch.h"
+#include "mangle.h"
 
 namespace simcuda {
 
 namespace {
-
-using std::string;
-
-string name(const string &identifier) { return std::to_string(identifier.size()) + identifier; }
-
-string repeat(const string &text, int times) {
-  string all;
-  for (int i = 0; i < times; i++) all += text;
-  return all;
-}
-
-// void at::native::vectorized_elementwise_kernel<4, F, std::array<char*, n> >(int, F, std::array<..>)
-string elementwise(const string &functor, int64_t operands) {
-  return "_ZN2at6native29vectorized_elementwise_kernelILi4E" + functor + "St5arrayIPcLm" +
-         std::to_string(operands) + "EEEEviT0_T1_";
-}
-
-// at::native::NAME<T...>
-string functor(const string &identifier, const string &types) {
-  return "NS0_" + name(identifier) + "I" + types + "EE";
-}
-
-// The lambda that AT_DISPATCH makes within FUNCTION(TensorIteratorBase&), for one element type.
-string lambda(const string &function, const OpFacts &facts, int inputs) {
-  return "ZZZNS0_" + name(function) + "ERNS_18TensorIteratorBaseEENKUlvE_clEvENKUlvE0_clEvEUl" +
-         (inputs ? repeat(facts.type.mangled, inputs) : "v") + "E_";
-}
-
-string binary(const string &operation, const OpFacts &facts) {
-  string t = facts.type.mangled, inner = "NS0_15binary_internal" + name(operation) + "I" + t + "EE";
-  if (facts.scalar) return elementwise(functor("AUnaryFunctor", t + t + t + inner), 2);
-  return elementwise(functor("BinaryFunctor", t + t + t + inner), 3);
-}
-
-// void at::native::reduce_kernel<512, 1, at::native::ReduceOp<T, OPS, unsigned int, T, 4, 4> >(..)
-string reduction(const string &ops, const string &t) {
-  return "_ZN2at6native13reduce_kernelILi512ELi1ENS0_8ReduceOpI" + t + ops + "j" + t +
-         "Li4ELi4EEEEEvT1_";
-}
-
-string sum(const string &t) {
-  return reduction("NS0_14func_wrapper_tI" + t + "ZNS0_11sum_functorI" + t + "f" + t +
-                       "EclERNS_14TensorIteratorEEUlffE_EE",
-                   t);
-}
-
-// void at::native::(anonymous namespace)::NAME<TYPES>(ARGUMENTS)
-string local(const string &identifier, const string &types, const string &arguments) {
-  return "_ZN2at6native12_GLOBAL__N_1" + name(identifier) + "I" + types + "EEv" + arguments;
-}
-
-// void at::native::NAME<TYPES>(ARGUMENTS)
-string native(const string &identifier, const string &types, const string &arguments) {
-  return "_ZN2at6native" + name(identifier) + "I" + types + "EEv" + arguments;
-}
 
 string softmax(const OpFacts &facts, bool log, bool backward) {
   string t = facts.type.mangled;
