@@ -125,7 +125,7 @@ def test_collectives_of_data_parallel_ranks(ranks: int, tmp_path: Path) -> None:
         # At the edges of the window a call or a kernel lies outside: a step has three of them.
         timed = [row for row in nccl if row["timing_source"] == "device"]
         assert len(timed) > 10
-        assert len(nccl) - len(timed) <= 1
+        assert len(nccl) - len(timed) <= 4
         kernels = [row for row in one.captured.values() if row["category"] == "communication"]
         assert 0 <= len(kernels) - len(timed) <= 4
         assert {row["start_ns"] for row in timed} <= {row["start_ns"] for row in kernels}

@@ -64,7 +64,6 @@ void copy_within_device(const at::Tensor &to, const at::Tensor &from) {
   facts.type = element_type(to.scalar_type());
   facts.from = element_type(from.scalar_type());
   facts.numel = to.numel();
-  facts.operands = 2;
   facts.bytes = to.nbytes() + (uint64_t)from.numel() * from.itemsize();
   launch(facts);
 }

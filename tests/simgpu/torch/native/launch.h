@@ -20,7 +20,6 @@ struct OpFacts {
   ElementType from{"f", 4, false};  // of a conversion
   int64_t numel = 0;           // of the largest tensor
   int64_t row = 0;             // the last dimension of the first tensor
-  int64_t operands = 1;        // tensors read or written by an element-wise kernel
   int64_t list = 0;            // length of the tensor lists of a foreach operator
   uint64_t bytes = 0;          // moved
   uint64_t flops = 0;          // of tensor cores; 0: bound by memory

@@ -13,7 +13,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -53,13 +52,6 @@ class SimRun(Run):
         self._rank_shown = rank
         self._until: float | None = None
 
-    def __iter__(self) -> Iterator[int]:
-        for step in super().__iter__():
-            yield step
-            if self.stopped and not self._together:
-                self.steps += 1
-                return
-
     @property
     def stopped(self) -> bool:
         """SIGTERM has come, or the seconds are over."""
@@ -73,11 +65,11 @@ class SimRun(Run):
 
     def record(self, loss: torch.Tensor) -> None:
         """Read and keep the loss: the step ends with this synchronisation."""
-        # As a tensor on the host: one copy and one synchronisation a step, as `.item()` has them.
-        on_host = torch.tensor(loss.item(), dtype=torch.float64)
-        super().record(on_host)
+        value = loss.item()
+        if self.options.losses is not None:
+            self._losses.append(value)
         if len(self.values) < KEPT:
-            self.values.append(float(on_host))
+            self.values.append(value)
 
     def finish(self) -> None:
         """Print the losses, then say goodbye."""
