@@ -182,7 +182,7 @@ def _collective(
     key: _Key, rows: Sequence[tuple[int, str]], transfer: tuple[int, int | None] | None
 ) -> Collective:
     op, backend, group_name, dtype, size = key
-    # Of work on a GPU the CPU's times tell nothing: rows at the window's edge whose kernel is not in.
+    # The CPU's times tell nothing of work on a GPU: rows at the edge whose kernel is not in.
     rows = [row for row in rows if row[1] == "device"] or rows
     lengths, sources = [ns for ns, _ in rows], {source for _, source in rows}
     source = sources.pop() if len(sources) == 1 else "mixed"
