@@ -15,12 +15,17 @@ from gputap.profiler.analysis.intervals import Index, Ints, Mask, union
 from gputap.profiler.analysis.launches import Launches
 from gputap.profiler.analysis.load import Codes, RankData
 from gputap.profiler.analysis.model import Kernel
+from gputap.profiler.cupti.categories import Category, TensorCores, tensor_cores
 from gputap.profiler.schema import DeviceKind
 
 Spans = tuple[Ints, Ints]
 
 PARTS: Final = ("compute", "exposed_comm", "exposed_memcpy", "idle")
 """Of a GPU's time; they add up to it to the nanosecond."""
+
+
+_PRODUCTS: Final = frozenset({Category.GEMM.value, Category.CONV.value, Category.ATTENTION.value})
+"""Sorts of kernels that multiply matrices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,8 @@ class KernelTotal:
     top_module: str | None
     top_ns: int
     """Time for `top_operator`."""
+    tensor_cores: bool | None = None
+    """Of products of matrices, where the name tells; None for all others."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,6 +61,9 @@ class DeviceTime:
     kernels: tuple[KernelTotal, ...]
     unjoined: dict[str, int]
     """Pieces of work without an operator, by reason."""
+    sync_ns: int = 0
+    """In which some thread of the CPU waited for a GPU."""
+    sync_calls: int = 0
 
 
 def device_time(
@@ -62,13 +72,29 @@ def device_time(
     """Sum up the work that began within `spans`, which are disjoint and ascend."""
     rows = np.flatnonzero(device.work & _within(device.start, spans))
     numbers = tuple(int(n) for n in np.unique(device.device[device.work]).tolist())
+    sync_ns, sync_calls = _waits(data, spans)
     return DeviceTime(
         breakdown=breakdown(device, spans),
         devices=numbers,
         span_ns=int((spans[1] - spans[0]).sum()),
         kernels=_kernels(data, place, device, rows, launches.event[rows]),
         unjoined=_unjoined(launches, rows),
+        sync_ns=sync_ns,
+        sync_calls=sync_calls,
     )
+
+
+def _waits(data: RankData, spans: Spans) -> tuple[int, int]:
+    """Time in calls that wait for a GPU, and how many there are."""
+    calls = data.calls
+    if calls is None:
+        return 0, 0
+    # One that makes a stream wait for an event returns at once.
+    blocking = np.array(["WaitEvent" not in name for name in calls.names] + [False], np.bool_)
+    rows = np.flatnonzero(calls.of_group("sync") & blocking[calls.name])
+    rows = rows[_within(calls.start[rows], spans)]
+    length = union(calls.start[rows], calls.end[rows]).covered(*spans).sum()
+    return int(length), len(rows)
 
 
 def device_by_place(
@@ -156,9 +182,17 @@ def _kernels(
                 top_operator=_text(data.events.names, name),
                 top_module=_text(data.events.modules, where),
                 top_ns=time,
+                tensor_cores=_uses_tensor_cores(device, row),
             )
         )
     return tuple(made)
+
+
+def _uses_tensor_cores(device: Device, row: int) -> bool | None:
+    if _text(device.categories, device.category[row]) not in _PRODUCTS:
+        return None
+    known = tensor_cores(_text(device.names, device.name[row]) or "")
+    return None if known is TensorCores.UNKNOWN else known is TensorCores.YES
 
 
 def _of(values: Codes, rows: Index) -> Codes:

@@ -18,6 +18,14 @@ from gputap.profiler.analysis.rules.capture_quality import (
     no_device_level,
     time_goes,
 )
+from gputap.profiler.analysis.rules.gpu import (
+    exposed_communication,
+    exposed_memcpy,
+    gpu_idle,
+    small_kernels,
+    sync_stalls,
+    tensor_cores,
+)
 from gputap.profiler.analysis.rules.host_bound import (
     data_copies,
     python_bound,
@@ -36,6 +44,12 @@ RULES: Final[tuple[Rule, ...]] = (
     straggler,
     exposed_collectives,
     rank_imbalance,
+    gpu_idle,
+    exposed_communication,
+    exposed_memcpy,
+    small_kernels,
+    sync_stalls,
+    tensor_cores,
     python_bound,
     optimizer_heavy,
     gc_pauses,
