@@ -18,6 +18,7 @@ from gputap.profiler.schema import DeviceState
 from gputap.profiler.store import Capture
 from tests.simulated import Compared, SimWorkload, capture, stack
 from tests.tapped import GPUTAP
+from tests.told import Told
 
 pytestmark = pytest.mark.usefixtures("simulated_gpu")
 
@@ -254,3 +255,58 @@ def test_nothing_of_the_gpu_is_touched_at_level_framework(tmp_path: Path) -> Non
         finally:
             tap.detach()
         job.stop()
+
+
+def test_cuda_that_is_loaded_in_mid_window_is_recorded(tmp_path: Path) -> None:
+    with Told("late_cuda.py", log=tmp_path / "truth") as job:
+        job("load")
+
+        def during() -> None:
+            job("init")
+            time.sleep(0.6)
+            job("steps 50")
+
+        taken = capture([job.pid], tmp_path / "capture", during)
+        compared = Compared(taken, job.truth())
+    assert taken.manifest.level == "device"
+    assert not compared.invented()
+    assert not compared.wrong()
+    assert len(compared.captured) >= 50
+
+
+def test_cuda_is_never_initialised_in_the_targets_place(tmp_path: Path) -> None:
+    with Told("late_cuda.py", log=tmp_path / "truth") as job:
+        job("load")
+        taken = capture([job.pid], tmp_path / "capture", lambda: time.sleep(0.5))
+        rank = taken.manifest.ranks[0]
+        assert rank.level == "framework"
+        assert any("not initialised CUDA" in reason for reason in rank.level_reasons)
+        # A process that had CUDA initialised for it could not hand it to its children.
+        assert job("fork") == 0
+        job("init")
+        job("steps 3")
+
+
+def test_a_process_without_cuda_is_not_asked_again_and_again(tmp_path: Path) -> None:
+    with Told("late_cuda.py", log=tmp_path / "truth") as job:
+        tap = AgentTap(job.pid, WindowConfig(), device=DeviceConfig())
+        try:
+            assert not tap.wants_device
+            assert tap.reasons == ("the process uses no CUDA device",)
+        finally:
+            tap.detach()
+
+
+def test_a_child_forked_in_mid_window_is_no_part_of_it(tmp_path: Path) -> None:
+    with Told("late_cuda.py", log=tmp_path / "truth") as job:
+        job("load")
+        job("init")
+
+        def during() -> None:
+            for _ in range(20):
+                job("steps 3")
+                assert job("fork") == 0
+
+        taken = capture([job.pid], tmp_path / "capture", during)
+        compared = Compared(taken, job.truth())
+    compared.check()

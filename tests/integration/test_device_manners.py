@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 import pytest
 
-from tests.simgpu import truth
-from tests.simulated import WORK, Compared, capture, stack
-
-TARGETS = Path(__file__).resolve().parents[1] / "targets"
+from tests.simulated import Compared, capture, stack
+from tests.told import TARGETS, Told
 
 
 @pytest.fixture(scope="module")
@@ -35,43 +28,8 @@ def profiler(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-class Job:
-    """A job that does what it is told."""
-
-    def __init__(self, profiler: Path, log: Path) -> None:
-        libraries, modules = stack()
-        self._log = log
-        env = {"SIMGPU_LIBRARIES": libraries, "SIMCUDA_MODULES": modules, "SIMGPU_LOG": log}
-        self.process = subprocess.Popen(
-            [sys.executable, TARGETS / "profiles_itself.py", profiler],
-            env={**os.environ, **{name: str(value) for name, value in env.items()}},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.pid = int(self._line().split()[1])
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, f"it ended with {self.process.wait(10)}"
-        return line
-
-    def __call__(self, command: str) -> Any:
-        assert self.process.stdin is not None
-        self.process.stdin.write(command + "\n")
-        self.process.stdin.flush()
-        return json.loads(self._line())
-
-    def truth(self) -> list[truth.Operation]:
-        return [o for o in truth.read(self._log) if o.kind in WORK]
-
-    def did(self, what: Callable[[], object]) -> tuple[int, int]:
-        """Kernels and copies that the device did in `what`."""
-        before = len(self.truth())
-        what()
-        kinds = [o.kind for o in self.truth()[before:]]
-        return kinds.count("kernel"), kinds.count("memcpy")
+class Job(Told):
+    """A job that can profile itself."""
 
     def profile(self, steps: int) -> None:
         """A whole profile: it must see exactly what the device does, and nothing else."""
@@ -82,27 +40,10 @@ class Job:
         assert tuple(self("count")) == did
         assert did[0] > steps
 
-    def __enter__(self) -> Job:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        code = self.process.wait(60)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        if kind is None:
-            assert code == 0
-
 
 @pytest.fixture
 def job(profiler: Path, tmp_path: Path) -> Iterator[Job]:
-    with Job(profiler, tmp_path / "truth") as started:
+    with Job("profiles_itself.py", profiler, log=tmp_path / "truth") as started:
         yield started
 
 

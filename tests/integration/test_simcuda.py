@@ -413,7 +413,7 @@ def test_waiting_for_a_collective_does_not_block_the_host(checks: Checks) -> Non
 
 
 def test_a_profiler_sees_collectives_as_with_nccl(checks: Checks) -> None:
-    for path, names in checks.run_ranks(2, "collectives", "profiled"):
+    for path, names, recorded in checks.run_ranks(2, "collectives", "profiled"):
         assert names.count("record_param_comms") == 2
         assert {"nccl:all_reduce", "nccl:_all_gather_base"} <= set(names)
         events = json.loads(Path(path).read_text())["traceEvents"]
@@ -424,6 +424,14 @@ def test_a_profiler_sees_collectives_as_with_nccl(checks: Checks) -> None:
         assert reduce["dtype"] == "Float"
         assert gather["Collective name"] == "_allgather_base"
         assert (gather["In msg nelems"], gather["Out msg nelems"]) == (10, 20)
+        assert [
+            (e["profiling_name"], e["input_sizes"], e["collective_seq_id"], e["state"])
+            for e in recorded
+        ] == [
+            ("nccl:all_reduce", [[4]], 1, "completed"),
+            ("nccl:all_reduce", [[10]], 2, "completed"),
+            ("nccl:_all_gather_base", [[10]], 3, "completed"),
+        ]
 
 
 def test_a_straggler_makes_the_other_ranks_kernels_long(

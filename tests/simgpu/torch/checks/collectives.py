@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import warnings
 from typing import Any
@@ -177,10 +178,12 @@ def profiled() -> list[Any]:
     with profiler:
         dist.all_reduce(tensor)
         dist.all_gather_into_tensor(torch.empty(20, device=device), tensor)
+    torch.simcuda.synchronize()
+    recorder = json.loads(torch._C._distributed_c10d._dump_nccl_trace_json())
     path = os.environ["TRACE"] + os.environ["RANK"]
     profiler.export_chrome_trace(path)
     dist.destroy_process_group()
-    return [path, [event.name for event in profiler.events()]]
+    return [path, [event.name for event in profiler.events()], recorder["entries"]]
 
 
 def sharded(kind: str) -> list[float]:

@@ -4,6 +4,7 @@
 #include <c10/core/StreamGuard.h>
 #include <torch/csrc/distributed/c10d/ParamCommsUtils.hpp>
 
+#include "flight_log.h"
 #include "graph.h"
 
 namespace simcuda {
@@ -124,7 +125,11 @@ WorkPtr ProcessGroupSim::run(const Collective &what, const Tensors &inputs, cons
       inputs, outputs, what.point_to_point ? what.peer : rank_, what.name, what.in_elements,
       what.out_elements, type_of(inputs, outputs), what.in_splits, what.out_splits, first, stride,
       size_, what.async_op);
-  return enqueue_on_lane(what, inputs, outputs, enqueue);
+  auto work = enqueue_on_lane(what, inputs, outputs, enqueue);
+  flight_log_add({pg_uid_, pg_desc_, what.title, sequence_, point_to_point_sequence_, ++op_id_,
+                  what.point_to_point, sizes_json(inputs), types_json(inputs), sizes_json(outputs),
+                  types_json(outputs), 0, (uint64_t)pthread_self(), work->end()});
+  return work;
 }
 
 void ProcessGroupSim::startCoalescing() {

@@ -99,7 +99,7 @@ class ProcessGroupSim final : public c10d::Backend {
   bool coalescing_ = false;
   std::optional<c10::Device> coalescing_device_;
   Tensors coalesced_outputs_, coalesced_inputs_;
-  uint64_t sequence_ = 0, point_to_point_sequence_ = 0;
+  uint64_t sequence_ = 0, point_to_point_sequence_ = 0, op_id_ = 0;
 };
 
 }  // namespace simcuda

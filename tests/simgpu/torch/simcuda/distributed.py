@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 from simcuda import _load
@@ -16,4 +17,6 @@ def _create(options: Any, backend_options: Any) -> Any:
 
 
 if dist.is_available():
+    # As in a build with NCCL: what the flight recorder kept.
+    torch._C._distributed_c10d._dump_nccl_trace_json = _load.backend().dump_nccl_trace_json
     dist.Backend.register_backend("simnccl", _create, extended_api=True, devices=["simcuda"])

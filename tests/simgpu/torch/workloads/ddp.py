@@ -8,6 +8,7 @@ over Gloo. With RANK in the environment already (torchrun) this process is a ran
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import signal
 import subprocess
@@ -52,6 +53,10 @@ def train(options: argparse.Namespace, rank: int) -> None:
             if stop.item():
                 run.steps += 1
                 break
+        # The model holds the group: only without it does the group end here, and with it Gloo's
+        # thread, which may still hold Python objects and aborts the process if it outlives Python.
+        del model, optimizer, loss
+        gc.collect()
         dist.destroy_process_group()
 
 
