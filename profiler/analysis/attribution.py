@@ -33,7 +33,7 @@ def attribute(data: RankData, step_tid: int) -> Attribution:
     """Own module and stack where an event has them, else those of its forward operator."""
     events, parent = data.events, data.nesting.parent
     nodes = autograd(events)
-    backward = _spread(nodes, parent)
+    backward = spread(nodes, parent)
     module, stack = events.module.copy(), events.stack_id.copy()
     source = _forward_of(data, nodes, backward, step_tid)
     joined = np.flatnonzero(source >= 0)
@@ -46,7 +46,7 @@ def attribute(data: RankData, step_tid: int) -> Attribution:
     return Attribution(module, stack, backward)
 
 
-def _spread(mask: Mask, parent: Index) -> Mask:
+def spread(mask: Mask, parent: Index) -> Mask:
     """Mark all that lies inside marked events."""
     result: Mask = mask.copy()
     open_rows = np.flatnonzero(~result & (parent >= 0))

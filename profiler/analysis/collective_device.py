@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gputap.profiler.analysis.attribution import spread
 from gputap.profiler.analysis.device_load import COMMUNICATION, Device
 from gputap.profiler.analysis.intervals import Index, Ints, Mask
 from gputap.profiler.analysis.launches import call_of, innermost
@@ -58,16 +59,7 @@ def on_device(data: RankData, found: Events) -> OnDevice | None:
 
 def _in_collective(data: RankData) -> Mask:
     """Events that are or lie inside one of kind `collective`."""
-    parent = data.nesting.parent
-    inside: Mask = data.events.of_kind(EventKind.COLLECTIVE)
-    rows = np.flatnonzero(~inside & (parent >= 0))
-    while len(rows):
-        hit = inside[parent[rows]]
-        if not hit.any():
-            break
-        inside[rows[hit]] = True
-        rows = rows[~hit]
-    return inside
+    return spread(data.events.of_kind(EventKind.COLLECTIVE), data.nesting.parent)
 
 
 def _last_before(found: Events, tid: Codes, time: Ints) -> Index:

@@ -22,6 +22,7 @@ struct Device {
   uint32_t alive;
   uint32_t busy; /* CUPTI is held, or about to be */
   uint32_t over; /* this window has had what it may have */
+  uint32_t gave_up; /* somebody has waited for us in vain */
 };
 
 Device g;
@@ -210,9 +211,14 @@ void device_yield(int64_t timeout_ns) {
   if (!g_live || !load(&g_live->session) || !load_acquire(&g.alive)) return;
   store(&g.yielding, 1);
   full_fence();
-  if (!load_acquire(&g.busy)) return;
+  if (!load_acquire(&g.busy)) {
+    store(&g.gave_up, 0);
+    return;
+  }
+  // A profiler makes a dozen such calls when it starts: it waits for a stuck CUPTI only once.
+  if (load(&g.gave_up)) return;
   wake();
-  wait_until_free(timeout_ns);
+  if (!wait_until_free(timeout_ns)) store(&g.gave_up, 1);
 }
 
 void device_resume() {
