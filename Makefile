@@ -8,7 +8,7 @@ GPUTAP_WERROR ?= OFF
 CONFIGURE := cmake -S . -B build/dev -G Ninja -DCMAKE_BUILD_TYPE=Release -DGPUTAP_WERROR=$(GPUTAP_WERROR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build gen demo test test-tools check lint types generated soak bench wheel clean
+.PHONY: help setup build gen demo test test-tools check lint types generated soak gpu-test bench wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,9 @@ generated:
 
 soak: setup test-tools ## the long proofs: thousands of cycles, soaks (about an hour)
 	@$(PYTEST) -m soak --timeout 7200 tests/soak
+
+gpu-test: setup ## on a machine with a GPU: late attach, conformance, coexistence
+	@$(PYTEST) -rs --timeout 300 tests/gpu
 
 bench: setup ## every benchmark; JSON lines, kept in build/bench.json
 	@$(PY) benchmarks/all.py
