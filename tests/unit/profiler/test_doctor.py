@@ -154,7 +154,7 @@ def test_level_that_is_refused_says_why_and_the_next_step(proc: FakeProc) -> Non
 
 
 def test_no_obstacle_gives_the_highest_level_of_this_version() -> None:
-    assert highest_level(()) == "framework"
+    assert highest_level(()) == "device"
 
 
 @pytest.mark.parametrize(
