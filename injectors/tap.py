@@ -14,11 +14,17 @@ from gputap.injectors.entry import Entry, enter
 from gputap.injectors.library import ask, selftest
 from gputap.injectors.library.client import AgentClient, SnippetFailed, WindowConfig
 from gputap.injectors.library.detect import detect
-from gputap.injectors.library.device import DeviceConfig, reason, settled, switch_on
+from gputap.injectors.library.device import (
+    DeviceConfig,
+    reason,
+    settled,
+    switch_on,
+    take_over_from_torch,
+)
 from gputap.profiler.agent_memory import AgentMemory
 from gputap.profiler.binaries import SIMULATED
 from gputap.profiler.errors import ProfilerError, TargetGone
-from gputap.profiler.schema import CaptureMode
+from gputap.profiler.schema import CaptureMode, DeviceState
 from gputap.profiler.target import Target, inspect, thread_map
 
 MOST_EVENTS: Final = 4_000_000
@@ -95,7 +101,15 @@ class AgentTap:
                 self._modules.look()
         self._before = self._answer(lambda: ask.counters(self._client))
         if self._device:
-            switch_on(self._client, self._device)
+            self._take_device(self._device)
+
+    def _take_device(self, config: DeviceConfig) -> None:
+        state = switch_on(self._client, config)
+        # Whoever profiled with torch before still has CUPTI's slot; Nsight would be seen.
+        if state is DeviceState.HELD and not self.target.other_profilers:
+            with suppress(SnippetFailed):
+                if ask.profiler_is_idle(self._client):
+                    take_over_from_torch(self._client)
 
     def start(self, window_ns: int) -> None:
         """Open the window."""

@@ -630,8 +630,14 @@ CONTROL_HEADER: Final = Struct(
         Field("device_buffers", "<u8", "Buffers that CUPTI handed back."),
         Field("device_zero_times", "<u8", "Kernels, copies and fills without start or end."),
         Field("device_on_ticks", "<u8", "Time during which it was on.", unit="ticks"),
+        Field(
+            "device_torch_is_idle",
+            "<u4",
+            "1: after HELD, gputap has asked torch: its profiler, which keeps CUPTI for good, is idle.",
+        ),
+        Field("device_pad", "<u4", "Reserved."),
         Field("device_message", "<u1", "Why it is not on; NUL-terminated.", count=128),
-        Field("pad2", "<u1", "Reserved.", count=2864),
+        Field("pad2", "<u1", "Reserved.", count=2856),
     ),
 )
 

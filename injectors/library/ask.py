@@ -44,6 +44,11 @@ def counters(client: AgentClient, *, timeout_s: float = 2.0) -> dict[str, Any]:
     return ask(client, "counters", timeout_s=timeout_s)
 
 
+def profiler_is_idle(client: AgentClient, *, timeout_s: float = 2.0) -> bool:
+    """Whether torch's profiler is surely not at work, nor about to be."""
+    return ask(client, "profiler", timeout_s=timeout_s).get("idle") is True
+
+
 def flight_recorder(
     client: AgentClient, *, since_unix_ns: int = 0, timeout_s: float = 2.0
 ) -> dict[str, Any]:

@@ -32,6 +32,9 @@ START_S: Final = 20.0
 
 STOP_S: Final = 4.0
 
+TAKE_OVER_S: Final = 2.0
+"""The agent asks for CUPTI again five times a second."""
+
 _POLL_S: Final = 0.002
 _ON_THE_WAY: Final = (DeviceState.OFF, DeviceState.STARTING)
 _RESULTS: Final = {int(result): result.name for result in Result}
@@ -59,9 +62,20 @@ def switch_on(client: AgentClient, config: DeviceConfig) -> DeviceState:
     memory.set("device_kinds", sum(1 << int(kind) for kind in config.kinds))
     memory.set("device_calls", int(config.calls))
     memory.set("device_flush_ms", config.flush_ms)
+    memory.set("device_torch_is_idle", 0)
     memory.set("device_record_limit", memory.get("device_records") + config.record_limit)
     client.command(Command.DEVICE_ON)
     return _await(client, START_S, _ON_THE_WAY)
+
+
+def take_over_from_torch(client: AgentClient) -> DeviceState:
+    """After HELD, where torch's profiler is idle: take CUPTI's records without a subscription.
+
+    torch's profiler subscribes at its first profile and never gives that back. The agent agrees
+    only if no other library of the process calls CUPTI, and lets go when torch wants it again.
+    """
+    client.memory.set("device_torch_is_idle", 1)
+    return _await(client, TAKE_OVER_S, (DeviceState.HELD, DeviceState.STARTING))
 
 
 def switch_off(client: AgentClient) -> DeviceState:

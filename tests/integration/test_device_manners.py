@@ -16,10 +16,19 @@ from tests.told import TARGETS, Told
 
 @pytest.fixture(scope="module")
 def profiler(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(tmp_path_factory.mktemp("profiler") / "own_profiler.so")
+
+
+@pytest.fixture(scope="module")
+def torchs_profiler(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, passing for torch's own."""
+    return built(tmp_path_factory.mktemp("torchs") / "libtorch_profiler.so")
+
+
+def built(out: Path) -> Path:
     libraries, _ = stack()
     if shutil.which("cc") is None:
         pytest.skip("no C compiler")
-    out = tmp_path_factory.mktemp("profiler") / "own_profiler.so"
     source = str(TARGETS / "own_profiler.c")
     link = ["-L", str(libraries), "-l:libcupti.so.13", f"-Wl,-rpath,{libraries}"]
     subprocess.run(
@@ -135,3 +144,51 @@ def test_the_targets_calls_go_straight_to_cupti_after_us(job: Job, tmp_path: Pat
         capture([job.pid], tmp_path / f"{number}", lambda: job("steps 3"))
         job.profile(2)
         assert job("close") == 0
+
+
+def test_an_idle_profiler_of_torch_that_keeps_cupti_is_no_obstacle(
+    torchs_profiler: Path, tmp_path: Path
+) -> None:
+    with Job("profiles_itself.py", torchs_profiler, log=tmp_path / "truth") as job:
+        # As Kineto does: it never unsubscribes.
+        job.profile(3)
+        taken = capture([job.pid], tmp_path / "capture", lambda: job("steps 20"))
+        assert (taken.manifest.level, taken.manifest.level_reasons) == ("device", ())
+        Compared(taken, job.truth()).check()
+
+        def during() -> None:
+            job("steps 5")
+            job.profile(5)
+            time.sleep(2)
+            job("steps 20")
+
+        again = capture([job.pid], tmp_path / "again", during)
+        rank = again.manifest.ranks[0]
+        assert rank.device is not None
+        assert rank.device.yields == 1
+        compared = Compared(again, job.truth())
+        assert not compared.invented()
+        assert not compared.wrong()
+        assert len(compared.captured) >= 25 * 5
+        job.profile(4)
+
+
+def test_a_profile_of_torch_that_has_not_ended_is_left_alone(
+    torchs_profiler: Path, tmp_path: Path
+) -> None:
+    with Job("profiles_itself.py", torchs_profiler, log=tmp_path / "truth") as job:
+        assert job("open") == 0
+        assert job("start") == 0
+        job("torch begin")
+        done: list[tuple[int, int]] = []
+        taken = capture(
+            [job.pid],
+            tmp_path / "capture",
+            lambda: done.append(job.did(lambda: job("steps 10"))),
+        )
+        job("torch end")
+        assert job("stop") == 0
+        assert tuple(job("count")) == done[0]
+        assert taken.manifest.level == "framework"
+        reasons = taken.manifest.level_reasons
+        assert any("another profiler holds CUPTI" in reason for reason in reasons)

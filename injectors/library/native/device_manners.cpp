@@ -193,6 +193,17 @@ void device_manners_look_after(bool wanted) {
 
 bool device_manners_somebody_is_subscribed() { return load(&other.subscribed); }
 
+bool device_manners_take_over_from_torch() {
+  bool subscribes = false;
+  for (uint32_t i = 0; i < patch_count; i++) {
+    if (!patches[i].of_torch) return false;
+    subscribes |= patches[i].hook == &kHooks[0];
+  }
+  if (!subscribes || load(&other.kinds) || load(&other.last_call_ns)) return false;
+  store(&other.subscribed, 1);
+  return true;
+}
+
 int device_manners_take_buffers() {
   return g_cupti.register_callbacks(device_buffer_request, any_complete);
 }

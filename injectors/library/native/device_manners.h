@@ -15,6 +15,11 @@ void device_manners_look_after(bool wanted);
 // be had without one.
 bool device_manners_somebody_is_subscribed();
 
+// Device thread. The slot is held since before our hooks were in, and gputap has asked torch since: its
+// profiler is idle. True if nobody but torch can hold it and torch has called nothing since; then it
+// counts as such a subscriber.
+bool device_manners_take_over_from_torch();
+
 // Device thread: whose buffers CUPTI asks for. Those that are out find their way back.
 int device_manners_take_buffers();
 void device_manners_give_buffers_back();

@@ -138,7 +138,10 @@ gputap_device_state begin(Live *live) {
   int result = 0;
   if (!device_manners_somebody_is_subscribed()) {
     result = g_cupti.subscribe(&g.subscriber, device_call, nullptr);
-    if (result) return refused(live, result);
+    bool is_held = result == CUPTI_ABI_RESULT_MULTIPLE_SUBSCRIBERS_NOT_SUPPORTED;
+    bool may_go_without = is_held && load(&header->device_torch_is_idle);
+    if (result && !(may_go_without && device_manners_take_over_from_torch()))
+      return refused(live, result);
   }
   set_manner_of_records();
   device_buffers_prepare();

@@ -3,6 +3,7 @@
 #include "atomics.h"
 #include "host.h"
 #include "maps.h"
+#include "text.h"
 
 namespace gputap {
 
@@ -10,6 +11,7 @@ namespace {
 
 constexpr int kLinkMapRequest = 2; /* RTLD_DI_LINKMAP */
 constexpr uint64_t kMostRelocations = 1 << 22;
+constexpr size_t kLongestPath = 4096;
 
 #if defined(__x86_64__)
 constexpr uint32_t kJumpSlot = 7, kGlobalData = 6;
@@ -135,7 +137,16 @@ bool contains(const Library *library, uint64_t address) {
   return false;
 }
 
-void take_slots(Everywhere *all, const Image &image, const Relocation *first, uint64_t count) {
+bool is_torchs(const char *path) {
+  const char *name = path;
+  for (const char *at = path; *at; at++)
+    if (*at == '/') name = at + 1;
+  size_t length = text_length(name, kLongestPath);
+  return text_starts(name, length, "libtorch") || text_starts(name, length, "libkineto");
+}
+
+void take_slots(Everywhere *all, const Image &image, const char *path, const Relocation *first,
+                uint64_t count) {
   for (uint64_t i = 0; first && i < count && i < kMostRelocations; i++) {
     uint32_t type = (uint32_t)first[i].info;
     if (type != kJumpSlot && type != kGlobalData) continue;
@@ -143,7 +154,7 @@ void take_slots(Everywhere *all, const Image &image, const Relocation *first, ui
     for (uint32_t k = 0; k < all->hook_count && all->count < all->capacity; k++) {
       if (!is_same(name, all->hooks[k].symbol)) continue;
       void **at = (void **)(image.bias + first[i].offset);
-      all->found[all->count++] = {{at, load(at)}, &all->hooks[k]};
+      all->found[all->count++] = {{at, load(at)}, &all->hooks[k], is_torchs(path)};
     }
   }
 }
@@ -160,8 +171,8 @@ int visit_library(const Library *library, size_t, void *context) {
   if (!map.dynamic) return 0;
   Image image = read_image(&map);
   if (!image.strings || !image.symbols) return 0;
-  take_slots(all, image, image.plt, image.plt_count);
-  take_slots(all, image, image.rela, image.rela_count);
+  take_slots(all, image, library->name, image.plt, image.plt_count);
+  take_slots(all, image, library->name, image.rela, image.rela_count);
   return 0;
 }
 

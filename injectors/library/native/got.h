@@ -23,6 +23,7 @@ struct GotHook {
 struct GotPatch {
   GotSlot slot;
   const GotHook *hook;
+  bool of_torch; /* the calling library is one of torch's own */
 };
 
 // The slots through which any loaded library calls one of `hooks`, but for the library that `itself`

@@ -471,8 +471,10 @@ struct gputap_control_header {
   uint64_t device_buffers; /* Buffers that CUPTI handed back. */
   uint64_t device_zero_times; /* Kernels, copies and fills without start or end. */
   uint64_t device_on_ticks; /* Time during which it was on. */
+  uint32_t device_torch_is_idle; /* 1: after HELD, gputap has asked torch: its profiler, which keeps CUPTI for good, is idle. */
+  uint32_t device_pad; /* Reserved. */
   uint8_t device_message[128]; /* Why it is not on; NUL-terminated. */
-  uint8_t pad2[2864]; /* Reserved. */
+  uint8_t pad2[2856]; /* Reserved. */
 };
 GPUTAP_ASSERT(sizeof(struct gputap_control_header) == 4096);
 GPUTAP_ASSERT(offsetof(struct gputap_control_header, magic) == 0);
@@ -569,7 +571,9 @@ GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_records) == 1072);
 GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_buffers) == 1080);
 GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_zero_times) == 1088);
 GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_on_ticks) == 1096);
-GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_message) == 1104);
-GPUTAP_ASSERT(offsetof(struct gputap_control_header, pad2) == 1232);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_torch_is_idle) == 1104);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_pad) == 1108);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_message) == 1112);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, pad2) == 1240);
 
 #endif

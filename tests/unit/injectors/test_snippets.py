@@ -215,3 +215,57 @@ def test_the_flight_recorder_tells_collectives_or_why_not(told: dict[str, Any]) 
     rows = [dict(zip(said["columns"], row, strict=True)) for row in said["rows"]]
     assert any(row["profiling_name"] == "gloo:all_reduce" for row in rows)
     assert all(row["time_created_ns"] > 10**18 for row in rows)
+
+
+# What a profiler of torch's is doing, seen from another thread at each point of its life.
+PROFILED = """
+import json, os, sys, threading
+import torch
+from torch.profiler import profile, schedule
+
+def idle():
+    box = {}
+    def run():
+        space = {}
+        exec(compile(text, "<gputap>", "exec"), space)
+        box["idle"] = json.loads(space["result"])["idle"]
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return box["idle"]
+
+text = sys.argv[1]
+seen = {"before": idle()}
+with profile():
+    torch.ones(3).sum()
+    seen["within"] = idle()
+seen["after"] = idle()
+with profile(schedule=schedule(wait=1, warmup=1, active=1, repeat=1)) as scheduled:
+    for phase in ("waiting", "warming up", "active"):
+        torch.ones(3).sum()
+        seen[phase] = idle()
+        scheduled.step()
+seen["after all"] = idle()
+os.environ["KINETO_USE_DAEMON"] = "1"
+seen["with a daemon"] = idle()
+print(json.dumps(seen))
+"""
+
+
+@needs_torch
+def test_torchs_profiler_is_idle_only_when_nothing_of_it_is_under_way() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROFILED, source("profiler")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        check=True,
+    )
+    seen = json.loads(done.stdout.splitlines()[-1])
+    assert {phase for phase, idle in seen.items() if idle} <= {
+        "before",
+        "after",
+        "waiting",
+        "after all",
+    }
+    assert seen["before"] and seen["after"] and seen["after all"]
