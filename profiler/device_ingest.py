@@ -8,13 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from gputap.profiler import schema
-from gputap.profiler.clock import Clock, SessionClock
+from gputap.profiler.clock import MAX_SAMPLES, Clock, SessionClock
 from gputap.profiler.columns import numbers
 from gputap.profiler.cupti.abi import ActivityKind
 from gputap.profiler.cupti.decode import Decoded, decode
@@ -46,22 +47,41 @@ _NEAR_NS: Final = 1_000_000_000
 class _Epoch:
     """CUPTI's clock between two settings of it."""
 
-    def __init__(self) -> None:
-        self.clock = SessionClock(offset_ns=0)
-        self._first: int | None = None
-        self._last = 0
+    def __init__(self, samples: Sequence[Records] = ()) -> None:
+        self._samples = list(samples)
 
     def add(self, samples: Records) -> None:
         """Take samples of it, later ones than before."""
         if len(samples):
-            self._first = int(samples["ticks"][0]) if self._first is None else self._first
-            self._last = int(samples["ticks"][-1])
-            self.clock.add(samples)
+            self._samples.append(samples)
+
+    def clock(self, host: Clock) -> Clock:
+        """CUPTI's time to unix time, by what is known of the agent's clock by now.
+
+        That is made anew for each part: from the first few samples the agent's rate is not known
+        well enough, and the samples lie at its edge.
+        """
+        session = SessionClock(offset_ns=0)
+        for samples in self._samples[-MAX_SAMPLES:]:
+            session.add(_as_samples(samples, host))
+        return session.clock()
 
     def holds(self, times: Ints) -> npt.NDArray[np.bool_]:
         """Whether times, of which some clock showed each, are by this one."""
-        near: npt.NDArray[np.bool_] = times <= self._last + _NEAR_NS
-        return near & (times >= (self._first or 0) - _NEAR_NS)
+        if not self._samples:
+            return np.zeros(len(times), np.bool_)
+        first, last = self._samples[0]["device_ns"][0], self._samples[-1]["device_ns"][-1]
+        near: npt.NDArray[np.bool_] = times <= np.int64(last) + _NEAR_NS
+        return near & (times >= np.int64(first) - _NEAR_NS)
+
+
+def _as_samples(samples: Records, host: Clock) -> Records:
+    """Samples of CUPTI's clock against ticks, as samples of it against unix time."""
+    unix = host.to_unix_ns(samples["ticks"])
+    out = np.zeros(len(samples), schema.dtype(schema.CLOCK_SAMPLE))
+    out["ticks"], out["mono_ns"], out["unix_ns"] = samples["device_ns"], unix, unix
+    out["width_ticks"] = host.to_unix_ns(samples["ticks"] + samples["width_ticks"]) - unix
+    return out
 
 
 class DeviceIngest:
@@ -86,6 +106,7 @@ class DeviceIngest:
         self._host_clock = clock
         self._host_tids = host_tids
         self._epochs = [_Epoch()]
+        self._worst_ns = 0
         self._clock_at = 0
         self._last_offset: int | None = None
         self._decoded: list[Decoded] = []
@@ -109,8 +130,7 @@ class DeviceIngest:
     @property
     def error_ns(self) -> int:
         """Bound on the difference between CUPTI's times and unix time as gputap writes it."""
-        worst = max(epoch.clock.clock().error_ns for epoch in self._epochs)
-        return worst + self._host_clock().error_ns
+        return self._worst_ns
 
     def poll(self) -> None:
         """Take what has come; write a part if it is due."""
@@ -137,9 +157,10 @@ class DeviceIngest:
         decoded, self._decoded, self._bytes = self._decoded, [], 0
         texts = self._texts(decoded)
         self._learn_devices(decoded, texts)
-        device = self._in_window(device_table(decoded, texts, self._to_unix))
+        to_unix = self._converter()
+        device = self._in_window(device_table(decoded, texts, to_unix))
         decoded, self._single = without_nested(decoded, self._single, last=last)
-        calls = self._in_window(cuda_api_table(decoded, self._to_unix))
+        calls = self._in_window(cuda_api_table(decoded, to_unix))
         self.rows += device.num_rows
         self.calls += calls.num_rows
         self._sink("device", device)
@@ -159,43 +180,45 @@ class DeviceIngest:
         self.lost["nonsense"] += nonsense + decoded.bad_offset
 
     def _learn_clock(self) -> None:
-        """Samples of CUPTI's clock against ticks, as samples of it against unix time.
+        """Take the newest samples of CUPTI's clock.
 
         Where the clock was set in between, all that came before is converted by the clock before.
         """
         samples, self._clock_at = self._memory.clock_samples(self._clock_at)
         if not len(samples):
             return
-        as_samples = self._as_samples(samples)
-        offsets = as_samples["ticks"].astype(np.int64) - as_samples["mono_ns"]
+        offsets = samples["device_ns"].astype(np.int64) - self._host_clock().to_unix_ns(
+            samples["ticks"]
+        )
         known = offsets[:1] if self._last_offset is None else [self._last_offset]
         steps = np.flatnonzero(np.abs(np.diff(offsets, prepend=known)) > _STEP_NS)
         self._last_offset = int(offsets[-1])
-        first, *later = np.split(as_samples, steps)
+        first, *later = np.split(samples, steps)
         self._epochs[-1].add(first)
         for part in later:
             self.clock_steps += 1
             self.flush()
-            self._epochs.append(_Epoch())
-            self._epochs[-1].add(part)
+            self._epochs.append(_Epoch([part]))
 
-    def _as_samples(self, samples: Records) -> Records:
-        clock = self._host_clock()
-        unix = clock.to_unix_ns(samples["ticks"])
-        out = np.zeros(len(samples), schema.dtype(schema.CLOCK_SAMPLE))
-        out["ticks"], out["mono_ns"], out["unix_ns"] = samples["device_ns"], unix, unix
-        out["width_ticks"] = clock.to_unix_ns(samples["ticks"] + samples["width_ticks"]) - unix
-        return out
+    def _converter(self) -> Callable[[Ints], Ints]:
+        """CUPTI's times to unix time, by the newest of its clocks that each time fits.
 
-    def _to_unix(self, times: Ints) -> Ints:
-        """By the newest clock that the times fit: what came after it was set may be from before."""
-        out = self._epochs[-1].clock.clock().to_unix_ns(times)
-        for epoch, newer in zip(self._epochs[-2::-1], self._epochs[:0:-1], strict=True):
-            older = ~newer.holds(times)
-            if not older.any():
-                break
-            out[older] = epoch.clock.clock().to_unix_ns(times[older])
-        return out
+        What came after the clock was set may still be from before.
+        """
+        host = self._host_clock()
+        clocks = [(epoch, epoch.clock(host)) for epoch in self._epochs]
+        self._worst_ns = max(self._worst_ns, clocks[-1][1].error_ns + host.error_ns)
+
+        def convert(times: Ints) -> Ints:
+            out = clocks[-1][1].to_unix_ns(times)
+            for (newer, _), (_, clock) in pairwise(reversed(clocks)):
+                older = ~newer.holds(times)
+                if not older.any():
+                    break
+                out[older] = clock.to_unix_ns(times[older])
+            return out
+
+        return convert
 
     def _texts(self, decoded: Sequence[Decoded]) -> Sequence[str]:
         columns = [part.kernels["name"] for part in decoded if len(part.kernels)]

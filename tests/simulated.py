@@ -18,9 +18,11 @@ from gputap.injectors.library.client import WindowConfig
 from gputap.injectors.library.device import DeviceConfig
 from gputap.injectors.tap import AgentTap
 from gputap.profiler import session
+from gputap.profiler.agent_memory import AgentMemory
 from gputap.profiler.cupti.demangle import demangle
-from gputap.profiler.schema import CaptureMode
+from gputap.profiler.schema import CaptureMode, DeviceState
 from gputap.profiler.store import Capture
+from gputap.profiler.target import inspect
 from tests.simgpu import truth
 from tests.workload import Workload
 
@@ -62,28 +64,59 @@ class SimWorkload(Workload):
         script = FOLDER / "torch" / "workloads" / f"{name}.py"
         super().__init__(script, *args, env=variables, timeout_s=120, **options)
 
+    def more(self, count: int, word: bytes = b"\n", pid: int | None = None) -> None:
+        """Wait until the device has done so many operations more, whose line has `word` in it."""
+        log = Path(f"{self._log}.{pid or self.pid}")
+        wanted = log.read_bytes().count(word) + count
+        until(lambda: log.read_bytes().count(word) >= wanted, 120)
+
+    def now_ns(self) -> int:
+        """Start of the device's last operation so far, by its own clock."""
+        raw = Path(f"{self._log}.{self.pid}").read_bytes().rstrip(b"\0")
+        return int(raw[: raw.rfind(b"\n")].rsplit(b"\n", 1)[-1].split(b",")[4])
+
     def truth(self, pid: int | None = None) -> list[truth.Operation]:
         """What the virtual device did so far: kernels, copies and fills."""
         found = truth.read(Path(f"{self._log}.{pid or self.pid}"))
         return [operation for operation in found if operation.kind in WORK]
 
 
+def until(true: Callable[[], object], seconds: float = 60) -> None:
+    """Wait for something to become true."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.02)
+
+
+def until_recording(pid: int) -> None:
+    """Wait until the agent in a tapped process has CUPTI."""
+    control = inspect(pid).control_fd
+    assert control is not None
+    with AgentMemory(f"/proc/{pid}/fd/{control}") as memory:
+        until(lambda: memory.get("device_state") == DeviceState.ON)
+
+
 def capture(
     pids: Sequence[int],
     path: Path,
-    during: Callable[[], object] = lambda: time.sleep(1),
+    during: Callable[[], object],
     *,
     mode: CaptureMode = CaptureMode.FULL,
     device: DeviceConfig | None = None,
-    limit_s: float = 60.0,
+    limit_s: float = 180.0,
 ) -> Capture:
     """One window at level `device`, open while `during` runs on another thread."""
     opened, done = threading.Event(), threading.Event()
+
+    failed: list[BaseException] = []
 
     def act() -> None:
         opened.wait(limit_s)
         try:
             during()
+        except BaseException as exc:
+            failed.append(exc)
         finally:
             done.set()
 
@@ -93,10 +126,13 @@ def capture(
         config = device or DeviceConfig()
         taps = [AgentTap(pid, WindowConfig(mode=mode), device=config) for pid in pids]
         plan = session.Plan(path=path, duration_ns=int(limit_s * 1e9), mode=mode)
-        return session.run(taps, plan, progress=lambda _: opened.set(), stop_asked=done.is_set)
+        taken = session.run(taps, plan, progress=lambda _: opened.set(), stop_asked=done.is_set)
     finally:
         opened.set()
         actor.join(limit_s)
+    if failed:
+        raise failed[0]
+    return taken
 
 
 Work = tuple[str, int, int]

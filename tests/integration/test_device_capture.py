@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -13,6 +12,9 @@ import pytest
 
 from gputap.profiler.analysis.report import analyse
 from tests.simulated import FOLDER, Compared, SimWorkload, capture, stack
+
+MUCH = 4000
+"""Operations of the device: some ten steps of the largest model here."""
 
 pytestmark = pytest.mark.usefixtures("simulated_gpu")
 
@@ -25,7 +27,7 @@ def simulated_gpu() -> None:
 @pytest.mark.parametrize("name", ["mlp", "transformer"])
 def test_every_kernel_and_copy_with_its_own_time(name: str, tmp_path: Path) -> None:
     with SimWorkload(name, log=tmp_path / "truth") as job:
-        taken = capture([job.pid], tmp_path / "capture")
+        taken = capture([job.pid], tmp_path / "capture", lambda: job.more(MUCH))
         job.stop()
         compared = Compared(taken, job.truth())
     compared.check()
@@ -40,7 +42,7 @@ def test_every_kernel_and_copy_with_its_own_time(name: str, tmp_path: Path) -> N
 
 def test_every_launch_is_joined_to_its_operator_module_and_step(tmp_path: Path) -> None:
     with SimWorkload("transformer", log=tmp_path / "truth") as job:
-        taken = capture([job.pid], tmp_path / "capture")
+        taken = capture([job.pid], tmp_path / "capture", lambda: job.more(MUCH))
         job.stop()
     report = analyse(taken)
     assert report.unjoined == {}
@@ -59,7 +61,7 @@ def test_every_launch_is_joined_to_its_operator_module_and_step(tmp_path: Path) 
 
 def test_kernels_of_a_graph_know_the_graph_and_the_launch(tmp_path: Path) -> None:
     with SimWorkload("graph", log=tmp_path / "truth") as job:
-        taken = capture([job.pid], tmp_path / "capture")
+        taken = capture([job.pid], tmp_path / "capture", lambda: job.more(MUCH))
         job.stop()
         compared = Compared(taken, job.truth())
     compared.check()
@@ -77,7 +79,7 @@ def test_kernels_of_a_graph_know_the_graph_and_the_launch(tmp_path: Path) -> Non
 
 def test_a_planted_gap_is_idle_time_of_the_gpu(tmp_path: Path) -> None:
     with SimWorkload("host_bound", "--gap-ms", "25", log=tmp_path / "truth") as job:
-        taken = capture([job.pid], tmp_path / "capture")
+        taken = capture([job.pid], tmp_path / "capture", lambda: job.more(MUCH))
         job.stop()
     steps = [row for row in taken.table("steps").to_pylist() if row["whole"]]
     assert len(steps) > 5
@@ -96,7 +98,7 @@ def test_a_planted_copy_is_there_once_a_step(pinned: bool, tmp_path: Path) -> No
     size = 5 << 20
     options = ["--mib", "5", *(["--pinned"] if pinned else [])]
     with SimWorkload("pageable", *options, log=tmp_path / "truth") as job:
-        taken = capture([job.pid], tmp_path / "capture")
+        taken = capture([job.pid], tmp_path / "capture", lambda: job.more(300))
         job.stop()
     steps = [row["step"] for row in taken.table("steps").to_pylist() if row["whole"]]
     rows = taken.query(
@@ -114,7 +116,9 @@ def test_a_planted_copy_is_there_once_a_step(pinned: bool, tmp_path: Path) -> No
 def test_collectives_of_data_parallel_ranks(ranks: int, tmp_path: Path) -> None:
     options = ["--ranks", str(ranks), "--straggler", "1", "15"]
     with SimWorkload("ddp", *options, log=tmp_path / "truth", ranks=ranks) as job:
-        taken = capture(job.pids, tmp_path / "capture", lambda: time.sleep(1.5))
+        taken = capture(
+            job.pids, tmp_path / "capture", lambda: job.more(45, b"ncclDevKernel", job.pids[0])
+        )
         job.stop()
         compared = [Compared(taken, job.truth(r.pid), r.rank) for r in taken.ranks]
     for one in compared:

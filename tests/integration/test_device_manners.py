@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulated import Compared, capture, stack
+from tests.simulated import Compared, capture, stack, until_recording
 from tests.told import TARGETS, Told
 
 
@@ -80,8 +80,7 @@ def test_a_profile_in_mid_window_is_whole_and_we_come_back(
             if closes:
                 assert job("close") == 0
             marks.append(time.time_ns())
-            # We come back when the other has been quiet for a second.
-            time.sleep(2)
+            until_recording(job.pid)
             job("steps 20")
 
     taken = capture([job.pid], tmp_path / "capture", during)
@@ -128,7 +127,7 @@ def test_we_take_our_turn_when_the_other_ends(job: Job, tmp_path: Path) -> None:
         job("steps 5")
         assert job("stop") == 0
         assert job("close") == 0
-        time.sleep(1)
+        until_recording(job.pid)
         job("steps 20")
 
     taken = capture([job.pid], tmp_path / "capture", during)
@@ -159,7 +158,7 @@ def test_an_idle_profiler_of_torch_that_keeps_cupti_is_no_obstacle(
         def during() -> None:
             job("steps 5")
             job.profile(5)
-            time.sleep(2)
+            until_recording(job.pid)
             job("steps 20")
 
         again = capture([job.pid], tmp_path / "again", during)

@@ -320,6 +320,8 @@ void *control_main(void *name) {
 bool control_start() {
   g = {};
   g.began_ns = sys::monotonic_ns();
+  // The thread's first clock sample is taken at once; one right behind it would tell no rate.
+  g.round_ns = g.began_ns;
   return host_start_thread(control_main, "gputap");
 }
 
