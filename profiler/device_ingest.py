@@ -114,8 +114,8 @@ class DeviceIngest:
         """Calls of the driver that may still turn out to be the inner half of another."""
         self._bytes = 0
         self._oldest = 0.0
-        self.window_start_ns: int | None = None
-        """What ended before is not kept."""
+        self.window_start_ticks = 0
+        """What ended before is not kept; 0: everything is."""
         self.rows = 0
         """Rows of `device` handed on."""
         self.calls = 0
@@ -234,10 +234,12 @@ class DeviceIngest:
     def _in_window(self, rows: pa.Table) -> pa.Table:
         import pyarrow.compute as pc
 
-        if self.window_start_ns is None or not rows.num_rows:
+        if not self.window_start_ticks or not rows.num_rows:
             return rows
+        ticks = np.array([self.window_start_ticks], np.int64)
+        start = int(self._host_clock().to_unix_ns(ticks)[0])
         end = pc.add(rows.column("start_ns"), rows.column("duration_ns"))
-        return rows.filter(pc.greater_equal(end, self.window_start_ns))
+        return rows.filter(pc.greater_equal(end, start))
 
     def _host_threads(self, calls: pa.Table) -> pa.Table:
         """Thread ids of the target's pid namespace to ours."""

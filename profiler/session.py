@@ -261,8 +261,7 @@ def _open(tapped: Sequence[_Tapped], plan: Plan) -> None:
             one.tap.start(plan.duration_ns)
             one.started = True
             if one.device:
-                one.ingest.clock_now()
-                one.device.window_start_ns = _unix(one, one.tap.memory.get("window_start_ticks"))
+                one.device.window_start_ticks = one.tap.memory.get("window_start_ticks")
         except TargetGone as exc:
             one.gone = exc.message
 

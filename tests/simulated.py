@@ -90,11 +90,13 @@ def until(true: Callable[[], object], seconds: float = 60) -> None:
 
 
 def until_recording(pid: int) -> None:
-    """Wait until the agent in a tapped process has CUPTI."""
+    """Wait until the agent in a tapped process has CUPTI, and has asked it for records since."""
     control = inspect(pid).control_fd
     assert control is not None
     with AgentMemory(f"/proc/{pid}/fd/{control}") as memory:
         until(lambda: memory.get("device_state") == DeviceState.ON)
+        turns = memory.get("device_clock_count") + 2
+        until(lambda: memory.get("device_clock_count") >= turns)
 
 
 def capture(

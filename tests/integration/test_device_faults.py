@@ -152,6 +152,7 @@ def test_a_step_of_the_systems_clock_is_seen(tmp_path: Path) -> None:
                 seen = [job.now_ns()]
                 # Five seconds back, one of them at least is noticed whenever we look.
                 until(lambda: seen.append(job.now_ns()) or seen[-1] < max(seen) - 10**9)
+                until_recording(job.pid)
                 job.more(MUCH)
 
             taken = capture([job.pid], tmp_path / "capture", during)

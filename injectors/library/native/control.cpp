@@ -228,13 +228,17 @@ void obey(Live *live) {
 
 // --------------------------------------------------------------------------------- housekeeping
 
-void take_clock_sample(gputap_control_header *header) {
-  gputap_clock_sample sample = clock_sample();
-  clock_learn(sample);
+void put_clock_sample(gputap_control_header *header, const gputap_clock_sample &sample) {
   gputap_clock_sample *samples = (gputap_clock_sample *)((char *)header + header->clock_offset);
   uint32_t count = header->clock_count;
   samples[count % header->clock_capacity] = sample;
   store_release(&header->clock_count, count + 1);
+}
+
+void take_clock_sample(gputap_control_header *header) {
+  gputap_clock_sample sample = clock_sample();
+  clock_learn(sample);
+  put_clock_sample(header, sample);
 }
 
 void round_of_housekeeping(Live *live, int64_t now_ns) {
@@ -300,6 +304,8 @@ bool turn(Live *live) {
 void *control_main(void *name) {
   host_name_thread((const char *)name);
   Live *live = g_live;
+  // With the process's first sample, which is older, gputap knows the rate from the beginning.
+  if (g_clock.kind == GPUTAP_CLOCK_KIND_CPU_COUNTER) put_clock_sample(live->header, g_clock.first);
   take_clock_sample(live->header);
   python_wake_on_done(&live->header->command_seq);
   while (turn(live)) {
@@ -320,7 +326,7 @@ void *control_main(void *name) {
 bool control_start() {
   g = {};
   g.began_ns = sys::monotonic_ns();
-  // The thread's first clock sample is taken at once; one right behind it would tell no rate.
+  // The thread takes its first clock sample by itself; one right behind it would tell no rate.
   g.round_ns = g.began_ns;
   return host_start_thread(control_main, "gputap");
 }
