@@ -21,6 +21,7 @@ namespace gputap {
 namespace {
 
 constexpr int64_t kIdleNs = 100000000, kRoundNs = 100000000;
+constexpr int64_t kSecondNs = 1000000000, kRecentNs = 3600 * kSecondNs;
 constexpr int64_t kFirstLockNs = 10000000000;
 constexpr int64_t kGcWaitNs = 250000000;
 constexpr int64_t kCheckWaitNs = 1000000000;
@@ -235,6 +236,17 @@ void put_clock_sample(gputap_control_header *header, const gputap_clock_sample &
   store_release(&header->clock_count, count + 1);
 }
 
+// A sample from before the first one of this session, so that gputap knows the rate from the
+// beginning: the process's first, or what it would have been a second ago where that is hours old.
+gputap_clock_sample earlier_sample() {
+  if (sys::monotonic_ns() - g_clock.first.mono_ns < kRecentNs) return g_clock.first;
+  gputap_clock_sample sample = clock_sample();
+  sample.ticks -= ns_to_ticks(kSecondNs);
+  sample.mono_ns -= kSecondNs;
+  sample.unix_ns -= kSecondNs;
+  return sample;
+}
+
 void take_clock_sample(gputap_control_header *header) {
   gputap_clock_sample sample = clock_sample();
   clock_learn(sample);
@@ -304,8 +316,8 @@ bool turn(Live *live) {
 void *control_main(void *name) {
   host_name_thread((const char *)name);
   Live *live = g_live;
-  // With the process's first sample, which is older, gputap knows the rate from the beginning.
-  if (g_clock.kind == GPUTAP_CLOCK_KIND_CPU_COUNTER) put_clock_sample(live->header, g_clock.first);
+  if (g_clock.kind == GPUTAP_CLOCK_KIND_CPU_COUNTER)
+    put_clock_sample(live->header, earlier_sample());
   take_clock_sample(live->header);
   python_wake_on_done(&live->header->command_seq);
   while (turn(live)) {
