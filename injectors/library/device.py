@@ -98,6 +98,10 @@ def state_of(memory: AgentMemory) -> DeviceState:
 
 def reason(memory: AgentMemory, state: DeviceState) -> str:
     """Why there are no GPU times, or not all; empty where there is nothing to say."""
+    yields = memory.get("device_yields")
+    if state in (DeviceState.OFF, DeviceState.ON) and yields:
+        times = "once" if yields == 1 else f"{yields} times"
+        return f"GPU times stop while the target's own profiler runs, which it did {times}"
     message, error = memory.text("device_message"), memory.get("device_error")
     failed = f" ({_RESULTS.get(error, error)})" if error else ""
     return {

@@ -23,6 +23,9 @@ struct Device {
   uint32_t busy; /* CUPTI is held, or about to be */
   uint32_t over; /* this window has had what it may have */
   uint32_t gave_up; /* somebody has waited for us in vain */
+
+  // The device thread's: records without times, and all, at its last turn.
+  uint64_t zeros, work, zero_streak;
 };
 
 Device g;
@@ -72,6 +75,9 @@ void begin(Live *live) {
   if (load(&live->header->device_state) == GPUTAP_DEVICE_STATE_OFF)
     set_state(live, GPUTAP_DEVICE_STATE_STARTING);
   device_manners_begin();
+  g.zeros = load(&live->header->device_zero_times);
+  g.work = device_work_records();
+  g.zero_streak = 0;
   gputap_device_state state = device_session_begin(live);
   if (state != GPUTAP_DEVICE_STATE_ON) release();
   set_state(live, state);
@@ -91,13 +97,12 @@ void end(Live *live) {
 
 // CUPTI's device buffers run out in long captures of some versions; then all it has is zeros.
 bool has_run_dry(const gputap_control_header *header) {
-  static uint64_t zeros_before, work_before, streak;
   uint64_t zeros = load(&header->device_zero_times), work = device_work_records();
-  uint64_t new_zeros = zeros - zeros_before, new_work = work - work_before;
-  zeros_before = zeros;
-  work_before = work;
-  if (new_work) streak = 2 * new_zeros > new_work ? streak + new_zeros : 0;
-  return streak >= kZeroTimesToCare;
+  uint64_t new_zeros = zeros - g.zeros, new_work = work - g.work;
+  g.zeros = zeros;
+  g.work = work;
+  if (new_work) g.zero_streak = 2 * new_zeros > new_work ? g.zero_streak + new_zeros : 0;
+  return g.zero_streak >= kZeroTimesToCare;
 }
 
 bool is_over(Live *live) {
@@ -158,6 +163,7 @@ static void start_over() {
   store(&g.wanted, 0);
   store(&g.yielding, 0);
   store(&g.quitting, 0);
+  store(&g.gave_up, 0);
 }
 
 int32_t device_want(Live *live, bool on) {
@@ -222,8 +228,8 @@ void device_yield(int64_t timeout_ns) {
 }
 
 void device_resume() {
-  store_release(&g.yielding, 0);
-  if (load_acquire(&g.alive)) wake();
+  // Asked at every turn of the device thread, which must not wake itself.
+  if (exchange(&g.yielding, 0u) && load_acquire(&g.alive)) wake();
 }
 
 void device_forget_after_fork() {
