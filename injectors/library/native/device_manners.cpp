@@ -153,13 +153,17 @@ const GotHook kHooks[] = {
     {"cuptiFinalize", (void *)hook_finalize},
 };
 
+GotPatch found[kMostSlots]; /* by the last search */
+
+int32_t find_slots() {
+  return got_find_everywhere(kHooks, sizeof kHooks / sizeof *kHooks,
+                             (const void *)g_cupti.subscribe, found, kMostSlots, &generation);
+}
+
 // A slot whose library was unloaded would be written to where something else may be by now; those are
 // forgotten with every change of the list of libraries, and found again if they are still there.
 void put_hooks() {
-  static GotPatch found[kMostSlots];
-  int32_t count = got_find_everywhere(kHooks, sizeof kHooks / sizeof *kHooks,
-                                      (const void *)g_cupti.subscribe, found, kMostSlots,
-                                      &generation);
+  int32_t count = find_slots();
   if (count < 0) return;
   GotPatch kept[kMostSlots];
   uint32_t kept_count = 0;
@@ -213,7 +217,13 @@ void device_manners_give_buffers_back() {
 }
 
 void device_manners_end() {
-  for (uint32_t i = 0; i < patch_count; i++) got_take_back(patches[i].slot, patches[i].hook->function);
+  // Only slots that are still there: a library may have been unloaded since the window ended.
+  generation = 0;
+  int32_t count = patch_count ? find_slots() : 0;
+  for (int32_t i = 0; i < count; i++)
+    for (uint32_t k = 0; k < patch_count; k++)
+      if (patches[k].slot.at == found[i].slot.at)
+        got_take_back(patches[k].slot, patches[k].hook->function);
   patch_count = 0;
   generation = 0;
   CuptiRequest request = other.request;
