@@ -49,7 +49,9 @@ uint32_t device_calls_enable(void *subscriber) {
 }
 
 void device_calls_disable(void *subscriber) {
-  for (const cupti_abi_call &call : cupti_abi_calls) {
+  // The driver's first, which come last: else a call under way would leave its inner half alone.
+  for (uint32_t i = CUPTI_ABI_CALLS; i-- > 0;) {
+    const cupti_abi_call &call = cupti_abi_calls[i];
     if (by_records)
       choose(call, 0);
     else if (subscriber)
