@@ -28,6 +28,7 @@ gen: ## write the generated files
 	@$(PY) tools/gen_cli_docs.py
 
 demo: setup ## build, run a workload, attach, verdict, report
+	@tools/setup_demo.sh
 	@$(PY) -m gputap.cli demo
 
 test: setup test-tools ## all tests but the long proofs

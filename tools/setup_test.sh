@@ -4,26 +4,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
-say() { printf 'setup: %s\n' "$*" >&2; }
-
-as_root() { # never asks for a password: none of this is worth one
-  if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
-}
-
-try_apt() {
-  command -v apt-get >/dev/null || return 1
-  {
-    as_root apt-get -qq -o DPkg::Lock::Timeout=300 update
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 \
-      install -y --no-install-recommends "$@"
-  } >build/apt.log 2>&1
-}
-
-has_any() {
-  local name
-  for name in "$@"; do ! command -v "$name" >/dev/null || return 0; done
-  return 1
-}
+source tools/optional.sh
 
 mkdir -p build
 if ! has_any chromium chromium-browser google-chrome google-chrome-stable; then
@@ -33,12 +14,7 @@ fi
 if ! has_any strace; then
   try_apt strace || say "strace could not be installed: one test will be skipped"
 fi
-include=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
-if [ ! -e "$include/Python.h" ]; then
-  python=$(.venv/bin/python -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
-  say "installing $python-dev for torch.compile"
-  try_apt "$python-dev" || say "$python-dev could not be installed: one test will be skipped"
-fi
+tools/setup_demo.sh
 
 # CPython 3.14 takes scripts from other processes. Where the system has none, in a root of its own.
 root=build/roots/python3.14

@@ -73,8 +73,16 @@ def _simulated(python: str, say: Callable[[str], None]) -> Device:
 
 def _built(python: str, script: Path) -> str:
     """The folder that a build script prints when it is done."""
+    # cmake may be a package of this Python's environment, which need not be activated.
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
     try:
-        done = subprocess.run([python, str(script)], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [python, str(script)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PATH": path},
+        )
     except OSError as exc:
         raise UsageError(f"Cannot run {python}: {exc.strerror}.") from exc
     if done.returncode:
