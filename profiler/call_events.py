@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from gputap.profiler import schema
 from gputap.profiler.clock import Clock
-from gputap.profiler.columns import dictionary, numbers
-from gputap.profiler.columns import strings as text_column
+from gputap.profiler.columns import numbers
 from gputap.profiler.cupti.callbacks import CALLS
+from gputap.profiler.cupti.filling import Texts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,11 +65,11 @@ def call_rows(
     return pa.Table.from_arrays([columns[f.name] for f in target], schema=target)
 
 
-def _by_row(values: Sequence[str | None], of_row: npt.NDArray[np.intp]) -> pa.DictionaryArray:
+def _by_row(values: Sequence[str | None], of_row: npt.NDArray[np.intp]) -> pa.Array:
     """A dictionary column: row i has `values[of_row[i]]`."""
-    distinct = list(dict.fromkeys(value for value in values if value is not None))
-    codes = np.array([-1 if v is None else distinct.index(v) for v in values], np.int32)
-    return dictionary(codes[of_row], text_column(distinct))
+    texts = Texts()
+    codes = np.array([texts.code(value) for value in values], np.int32)
+    return texts.column(codes[of_row])
 
 
 def _name(strings: Sequence[str], number: int) -> str | None:

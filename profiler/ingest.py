@@ -16,7 +16,6 @@ import numpy as np
 
 from gputap.profiler import schema
 from gputap.profiler.agent_memory import Ring
-from gputap.profiler.call_events import call_rows
 from gputap.profiler.clock import Clock, SessionClock
 from gputap.profiler.columns import table
 from gputap.profiler.convert import ModulesOf, Names, Records, events_table
@@ -150,6 +149,9 @@ class Ingest:
         for ring in self._source.rings():
             self._see(ring)
         if calls:
+            # Loaded only where CUDA calls come, with all that knows their names.
+            from gputap.profiler.call_events import call_rows
+
             self._sink("cuda_api", call_rows(calls, clock, self.strings(_highest(calls))))
         if chunks:
             self._sink("events", events_table(chunks, clock, self._names(chunks)))

@@ -4,7 +4,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
-source tools/optional.sh
+source tools/optional.bash
 
 mkdir -p build
 include=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["include"])')

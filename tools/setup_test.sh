@@ -4,7 +4,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
-source tools/optional.sh
+source tools/optional.bash
 
 mkdir -p build
 if ! has_any chromium chromium-browser google-chrome google-chrome-stable; then

@@ -9,7 +9,7 @@ import numpy as np
 from gputap.profiler.analysis.attribution import spread
 from gputap.profiler.analysis.device_load import COMMUNICATION, Device
 from gputap.profiler.analysis.intervals import Index, Ints, Mask
-from gputap.profiler.analysis.launches import call_of, innermost
+from gputap.profiler.analysis.launches import Launches
 from gputap.profiler.analysis.load import Codes, Events, RankData
 from gputap.profiler.cupti.nccl_names import collective
 from gputap.profiler.schema import DeviceKind, EventKind
@@ -35,7 +35,7 @@ class OnDevice:
         return seen
 
 
-def on_device(data: RankData, found: Events) -> OnDevice | None:
+def on_device(data: RankData, launches: Launches, found: Events) -> OnDevice | None:
     """The kernels of collectives, which are sorted by start; None below level `device`.
 
     A kernel belongs to the last collective that began on its launch's thread before the launch,
@@ -46,12 +46,9 @@ def on_device(data: RankData, found: Events) -> OnDevice | None:
     if device is None or calls is None:
         return None
     kernels = device.of_kind(DeviceKind.KERNEL) & device.of_category(COMMUNICATION)
-    rows = np.flatnonzero(kernels)
-    call = call_of(device, calls)[rows]
-    rows, call = rows[call >= 0], call[call >= 0]
-    event = innermost(data, calls)[call]
-    inside = (event >= 0) & _in_collective(data)[event] if len(data.events) else event >= 0
-    rows, call = rows[inside], call[inside]
+    rows = np.flatnonzero(kernels & (launches.event >= 0))
+    rows = rows[_in_collective(data)[launches.event[rows]]]
+    call = launches.call[rows]
     owner = _last_before(found, calls.tid[call], calls.start[call])
     rows, owner = rows[owner >= 0], owner[owner >= 0]
     return _summed(device, rows, owner, len(found))

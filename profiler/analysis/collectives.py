@@ -25,6 +25,7 @@ from gputap.profiler.analysis.recorder import entries, match
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from gputap.profiler.analysis.launches import Launches
     from gputap.profiler.analysis.steps import Cuts
 
 _WORK: Final = re.compile(r"(gloo|nccl|mpi|ucc|xccl|hccl):(\w+)")
@@ -92,9 +93,14 @@ def collectives(data: RankData) -> Events:
 
 
 def collective_rows(
-    data: RankData, cuts: Cuts, *, world_size: int | None = None, recorder: Any = None
+    data: RankData,
+    cuts: Cuts,
+    *,
+    world_size: int | None = None,
+    recorder: Any = None,
+    launches: Launches | None = None,
 ) -> pa.Table:
-    """Rows of `schema.COLLECTIVES` for one rank.
+    """Rows of `schema.COLLECTIVES` for one rank; with `launches` timed by their kernels.
 
     `recorder` is the flight recorder's answer: it gives group and sequence number. Without it
     `seq` counts from the window's start and the group is null.
@@ -110,7 +116,7 @@ def collective_rows(
     is_work = [labels[c][0] is not None for c in name]
     known = match(entries(recorder), [found.names[c] for c in name], found.start)
     order = np.where(found.seq >= 0, found.seq, np.arange(len(found))).tolist()
-    gpu = on_device(data, found)
+    gpu = on_device(data, launches, found) if launches else None
     timed = gpu.known if gpu else np.zeros(len(found), np.bool_)
     start = np.where(timed, gpu.start, found.start) if gpu else found.start
     end = np.where(timed, gpu.end, found.end) if gpu else found.end

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from gputap.profiler.analysis.attribution import Attribution
 from gputap.profiler.analysis.device_load import COMMUNICATION, Device
-from gputap.profiler.analysis.intervals import Index, Ints, Mask, union
+from gputap.profiler.analysis.intervals import Index, Ints, Mask, containing, union
 from gputap.profiler.analysis.launches import Launches
 from gputap.profiler.analysis.load import Codes, RankData
 from gputap.profiler.analysis.model import Kernel
@@ -65,12 +65,17 @@ class DeviceTime:
     """In which some thread of the CPU waited for a GPU."""
     sync_calls: int = 0
 
+    @property
+    def busy_ns(self) -> int:
+        """Time with some work, over all its GPUs."""
+        return sum(ns for part, ns in self.breakdown.items() if part != "idle")
+
 
 def device_time(
     data: RankData, place: Attribution, device: Device, launches: Launches, spans: Spans
 ) -> DeviceTime:
     """Sum up the work that began within `spans`, which are disjoint and ascend."""
-    rows = np.flatnonzero(device.work & _within(device.start, spans))
+    rows = np.flatnonzero(device.work & (containing(device.start, *spans) >= 0))
     numbers = tuple(int(n) for n in np.unique(device.device[device.work]).tolist())
     sync_ns, sync_calls = _waits(data, spans)
     return DeviceTime(
@@ -92,7 +97,7 @@ def _waits(data: RankData, spans: Spans) -> tuple[int, int]:
     # One that makes a stream wait for an event returns at once.
     blocking = np.array(["WaitEvent" not in name for name in calls.names] + [False], np.bool_)
     rows = np.flatnonzero(calls.of_group("sync") & blocking[calls.name])
-    rows = rows[_within(calls.start[rows], spans)]
+    rows = rows[(containing(calls.start[rows], *spans) >= 0)]
     length = union(calls.start[rows], calls.end[rows]).covered(*spans).sum()
     return int(length), len(rows)
 
@@ -105,7 +110,7 @@ def device_by_place(
     Counted are calls made within `spans`, whenever their work ran.
     """
     joined = np.flatnonzero(device.work & (launches.event >= 0))
-    rows = joined[_within(data.events.start[launches.event[joined]], spans)]
+    rows = joined[(containing(data.events.start[launches.event[joined]], *spans) >= 0)]
     event, length = launches.event[rows], device.end[rows] - device.start[rows]
     operators = _sums(data.events.name[event], length, data.events.names)
     return operators, _modules(data, place, event, length)
@@ -137,15 +142,6 @@ def busy_per_step(device: Device, start: Ints, end: Ints) -> Ints:
 
 def _covered(device: Device, rows: Mask, spans: Spans) -> int:
     return int(union(device.start[rows], device.end[rows]).covered(*spans).sum())
-
-
-def _within(time: Ints, spans: Spans) -> Mask:
-    start, end = spans
-    if not len(start):
-        return np.zeros(len(time), np.bool_)
-    at = np.searchsorted(start, time, side="right") - 1
-    inside: Mask = (at >= 0) & (time < end[at])
-    return inside
 
 
 def _kernels(
@@ -244,7 +240,7 @@ def merge_kernels(ranks: Sequence[DeviceTime | None]) -> tuple[Kernel, ...]:
     busy = 0
     for found in ranks:
         if found is not None:
-            busy += sum(ns for part, ns in found.breakdown.items() if part != "idle")
+            busy += found.busy_ns
             for kernel in found.kernels:
                 by_name.setdefault((kernel.kind, kernel.full_name), []).append(kernel)
     made = [_merged(kernels, busy) for kernels in by_name.values()]

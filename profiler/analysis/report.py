@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -146,6 +147,7 @@ def analyse_rank(data: RankData, manifest: RankManifest) -> RankResult:
         cuts,
         world_size=manifest.world_size,
         recorder=manifest.target.get("flight_recorder"),
+        launches=gpu.launches if gpu else None,
     )
     gc = data.events.of_kind(EventKind.GC)
     facts = RankFacts(
@@ -208,11 +210,10 @@ def build_report(
 
 
 def _unjoined(results: Sequence[RankResult]) -> dict[str, int]:
-    total: dict[str, int] = {}
+    total: Counter[str] = Counter()
     for result in results:
-        for reason, count in (result.facts.device.unjoined if result.facts.device else {}).items():
-            total[reason] = total.get(reason, 0) + count
-    return total
+        total.update(result.facts.device.unjoined if result.facts.device else {})
+    return dict(total)
 
 
 def _left_out(capture: Capture, results: Sequence[RankResult]) -> tuple[Abstained, ...]:

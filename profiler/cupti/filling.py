@@ -12,9 +12,9 @@ from gputap.profiler import schema
 from gputap.profiler.columns import dictionary, numbers, strings
 from gputap.profiler.cupti import abi
 from gputap.profiler.cupti.categories import Category
-from gputap.profiler.cupti.declared import DEVICE, DeviceKind
 from gputap.profiler.cupti.names import describe
 from gputap.profiler.cupti.rows import NO_ID, Column, Rows
+from gputap.profiler.schema import DEVICE, DeviceKind
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Decoded records to Arrow: the `device` table, and the CUDA calls for `events`.
+"""Decoded records to Arrow: the tables `device` and `cuda_api`.
 
 Python runs once per distinct kernel name, copy or call, and never per row. All tables of one call
 share their dictionaries.
@@ -16,7 +16,6 @@ from gputap.profiler.columns import numbers
 from gputap.profiler.cupti import abi
 from gputap.profiler.cupti.callbacks import CALLS, Domain, name_of
 from gputap.profiler.cupti.categories import Category
-from gputap.profiler.cupti.declared import CUDA_API, DeviceFlag, DeviceKind
 from gputap.profiler.cupti.decode import Decoded
 from gputap.profiler.cupti.filling import (
     CATEGORIES,
@@ -37,6 +36,7 @@ from gputap.profiler.cupti.filling import (
     times_of,
 )
 from gputap.profiler.cupti.rows import NO_ID, Rows, joined
+from gputap.profiler.schema import CUDA_API, DeviceFlag, DeviceKind
 
 if TYPE_CHECKING:
     import pyarrow as pa

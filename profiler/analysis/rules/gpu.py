@@ -58,12 +58,12 @@ def exposed_memcpy(facts: Facts, policy: GpuPolicy = GpuPolicy()) -> Answer:
 
 def small_kernels(facts: Facts, policy: GpuPolicy = GpuPolicy()) -> Answer:
     """Kernels so short that launching them takes as long as running them."""
-    rank = _worst(facts, lambda t: _small(t, policy)[1] / max(_busy(t), 1))
+    rank = _worst(facts, lambda t: _small(t, policy)[1] / max(t.busy_ns, 1))
     if rank is None or rank.device is None:
         return
     count, total = _small(rank.device, policy)
     steps = max(int(rank.whole.sum()), 1)
-    share = total / max(_busy(rank.device), 1)
+    share = total / max(rank.device.busy_ns, 1)
     if share < policy.small_share or count / steps < policy.small_count:
         return
     yield Finding(
@@ -109,11 +109,11 @@ def sync_stalls(facts: Facts, policy: GpuPolicy = GpuPolicy()) -> Answer:
 
 def tensor_cores(facts: Facts, policy: GpuPolicy = GpuPolicy()) -> Answer:
     """Matrix products on the ordinary cores."""
-    rank = _worst(facts, lambda t: _slow_products(t) / max(_busy(t), 1))
+    rank = _worst(facts, lambda t: _slow_products(t) / max(t.busy_ns, 1))
     if rank is None or rank.device is None:
         return
     total = _slow_products(rank.device)
-    share = total / max(_busy(rank.device), 1)
+    share = total / max(rank.device.busy_ns, 1)
     if share < policy.matrix_share:
         return
     products = [k for k in rank.device.kernels if k.tensor_cores is False]
@@ -164,10 +164,6 @@ def _worst(facts: Facts, figure: Callable[[DeviceTime], float]) -> RankFacts | N
 def _share(time: DeviceTime, part: str) -> float:
     total = sum(time.breakdown.values())
     return time.breakdown[part] / total if total else 0.0
-
-
-def _busy(time: DeviceTime) -> int:
-    return sum(ns for part, ns in time.breakdown.items() if part != "idle")
 
 
 def _is_small(kernel: KernelTotal, policy: GpuPolicy) -> bool:

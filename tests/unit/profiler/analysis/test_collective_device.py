@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from gputap.profiler.analysis.attribution import attribute
 from gputap.profiler.analysis.collective_device import bandwidths
 from gputap.profiler.analysis.collectives import collective_rows
+from gputap.profiler.analysis.device_report import gpu_of
 from gputap.profiler.analysis.steps import cut_steps
 from tests.unit.profiler.analysis.test_launches import Job
 
@@ -14,7 +16,10 @@ NCCL = "ncclDevKernel_AllReduce_Sum_f32_RING_LL(ncclDevKernelArgsStorage<4096ul>
 
 def rows(job: Job) -> list[tuple[object, ...]]:
     data = job.data()
-    table = collective_rows(data, cut_steps(data)[0], world_size=4)
+    cuts, thread = cut_steps(data)
+    gpu = gpu_of(data, attribute(data, thread.tid), cuts)
+    assert gpu is not None
+    table = collective_rows(data, cuts, world_size=4, launches=gpu.launches)
     names = ("start_ns", "duration_ns", "enqueued_ns", "algorithm", "protocol", "timing_source")
     return [tuple(row[name] for name in names) for row in table.to_pylist()]
 

@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from gputap.profiler import schema
 from gputap.profiler.cupti.abi import ActivityKind, MemcpyKind, MemoryKind, OverheadKind
-from gputap.profiler.cupti.declared import CUDA_API, DEVICE
 from gputap.profiler.cupti.decode import Decoded, decode
 from gputap.profiler.cupti.tables import cuda_api_table, device_table
+from gputap.profiler.schema import CUDA_API, DEVICE
 from tests.unit.profiler.cupti.packing import chunk, record, timed
 
 V = (13, 1)
