@@ -51,6 +51,9 @@ def _plan() -> tuple[Path, list[str]]:
         from torch.utils import cpp_extension
     except ImportError as exc:
         raise CannotBuild(f"simcuda needs torch: {exc}") from exc
+    if torch.version.cuda or torch.version.hip:
+        # Its libraries are loaded first, and the simulated ones have the same names.
+        raise CannotBuild(f"simcuda needs a CPU build of torch; {torch.__version__} is none")
     python = sysconfig.get_paths()["include"]
     if not (Path(python) / "Python.h").exists():
         raise CannotBuild(f"simcuda needs Python's headers, which are not in {python}")
