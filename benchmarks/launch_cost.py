@@ -4,8 +4,7 @@
 
 Launches without anybody, with a client of CUPTI that throws its records away, and with gputap, in
 turns in one process. The difference of the last two is what gputap adds to CUPTI; what CUPTI itself
-costs on a GPU this stack cannot tell. `flushing` is the CPU time that gputap's own threads in the
-target (and CUPTI's) take for a launch.
+costs on a GPU this stack cannot tell.
 """
 
 from __future__ import annotations
@@ -27,12 +26,13 @@ from gputap.injectors.library.device import DeviceConfig, state_of
 from gputap.injectors.tap import AgentTap
 from gputap.profiler.device_memory import DeviceMemory
 from gputap.profiler.schema import CaptureMode, DeviceState
+from tests.commanded import Commanded
 from tests.simgpu import build
 
 LAUNCHES = 50_000
 
 
-class Target:
+class Target(Commanded):
     """The process that launches."""
 
     def __init__(self, folder: Path) -> None:
@@ -43,37 +43,11 @@ class Target:
         link = ["-Wl,--no-as-needed", "-L", libraries, *(f"-l:{name}" for name in names)]
         command = ["cc", "-O2", "-shared", "-fPIC", source, "-o", library, *link]
         subprocess.run([*map(str, command), f"-Wl,-rpath,{libraries}"], check=True)
-        self._process = subprocess.Popen(
-            [sys.executable, str(FOLDER / "targets" / "launches.py"), str(library)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.pid = int(self._read().split()[1])
-
-    def _read(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline()
-
-    def ask(self, word: str, number: int) -> int:
-        """The answer to one command."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{word} {number}\n")
-        self._process.stdin.flush()
-        return int(self._read())
+        super().__init__([sys.executable, str(FOLDER / "targets" / "launches.py"), str(library)])
 
     def per_launch(self) -> float:
         """ns of the launching thread."""
-        return self.ask("launches", LAUNCHES) / LAUNCHES
-
-    def cpu_ns(self) -> int:
-        """CPU time of the whole process."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) * 10_000_000
-
-    def end(self) -> None:
-        """No more commands."""
-        self._process.communicate()
+        return float(self(f"launches {LAUNCHES}")) / LAUNCHES
 
 
 def with_gputap(target: Target) -> float:
@@ -98,15 +72,14 @@ def measure(rounds: int) -> dict[str, Any]:
     """Medians over rounds in which the three take turns."""
     seen: dict[str, list[float]] = {"alone": [], "cupti": [], "gputap": []}
     with tempfile.TemporaryDirectory() as folder:
-        target = Target(Path(folder))
-        target.per_launch()
-        for _ in range(rounds):
-            seen["alone"].append(target.per_launch())
-            assert target.ask("client", 1) == 0
-            seen["cupti"].append(target.per_launch())
-            assert target.ask("client", 0) == 0
-            seen["gputap"].append(with_gputap(target))
-        target.end()
+        with Target(Path(folder)) as target:
+            target.per_launch()
+            for _ in range(rounds):
+                seen["alone"].append(target.per_launch())
+                assert target("client 1") == 0
+                seen["cupti"].append(target.per_launch())
+                assert target("client 0") == 0
+                seen["gputap"].append(with_gputap(target))
     median = {name: statistics.median(values) for name, values in seen.items()}
     added = [g - c for g, c in zip(seen["gputap"], seen["cupti"], strict=True)]
     return {

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,20 +12,31 @@ from typing import Any
 
 import pytest
 
-from gputap.injectors.library.client import WindowConfig
 from gputap.injectors.library.device import DeviceConfig
-from gputap.injectors.tap import AgentTap
-from gputap.profiler import session
 from gputap.profiler.agent_memory import AgentMemory
 from gputap.profiler.cupti.demangle import demangle
-from gputap.profiler.schema import CaptureMode, DeviceState
+from gputap.profiler.schema import DeviceState
 from gputap.profiler.store import Capture
 from gputap.profiler.target import inspect
-from tests.simgpu import truth
+from tests import tapped
+from tests.simgpu import build, truth
+from tests.simgpu.torch import build as torch_build
 from tests.workload import Workload
 
 FOLDER = Path(__file__).resolve().parent / "simgpu"
 WORK = ("kernel", "memcpy", "memset")
+
+
+def libraries(sanitize: str = "") -> Path:
+    """The folder of the simulated libraries; skips where they cannot be built."""
+    return _built(build.ensure, sanitize)
+
+
+def _built(ensure: Callable[..., Path], *arguments: str) -> Path:
+    try:
+        return ensure(*arguments)
+    except (build.CannotBuild, torch_build.CannotBuild) as exc:
+        pytest.skip(f"no simulated GPU: {exc}")
 
 
 @cache
@@ -36,15 +45,7 @@ def stack() -> tuple[Path, Path]:
     given = [os.environ.get(name) for name in ("SIMGPU_LIBRARIES", "SIMCUDA_MODULES")]
     if all(given):
         return Path(str(given[0])), Path(str(given[1]))
-    # Not imported on top: they belong to a test bed that a machine may be unable to build.
-    folders = []
-    for name in ("tests.simgpu.build", "tests.simgpu.torch.build"):
-        build = importlib.import_module(name)
-        try:
-            folders.append(build.ensure())
-        except build.CannotBuild as exc:
-            pytest.skip(f"no simulated GPU: {exc}")
-    return folders[0], folders[1]
+    return libraries(), _built(torch_build.ensure)
 
 
 class SimWorkload(Workload):
@@ -104,37 +105,10 @@ def capture(
     path: Path,
     during: Callable[[], object],
     *,
-    mode: CaptureMode = CaptureMode.FULL,
     device: DeviceConfig | None = None,
-    limit_s: float = 180.0,
 ) -> Capture:
-    """One window at level `device`, open while `during` runs on another thread."""
-    opened, done = threading.Event(), threading.Event()
-
-    failed: list[BaseException] = []
-
-    def act() -> None:
-        opened.wait(limit_s)
-        try:
-            during()
-        except BaseException as exc:
-            failed.append(exc)
-        finally:
-            done.set()
-
-    actor = threading.Thread(target=act)
-    actor.start()
-    try:
-        config = device or DeviceConfig()
-        taps = [AgentTap(pid, WindowConfig(mode=mode), device=config) for pid in pids]
-        plan = session.Plan(path=path, duration_ns=int(limit_s * 1e9), mode=mode)
-        taken = session.run(taps, plan, progress=lambda _: opened.set(), stop_asked=done.is_set)
-    finally:
-        opened.set()
-        actor.join(limit_s)
-    if failed:
-        raise failed[0]
-    return taken
+    """One window at level `device`, open while `during` runs."""
+    return tapped.capture(pids, path, during, device=device or DeviceConfig(), limit_s=180)
 
 
 Work = tuple[str, int, int]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gputap.injectors.library.client import WindowConfig
+from gputap.injectors.library.device import DeviceConfig
 from gputap.injectors.tap import AgentTap
 from gputap.profiler import session
 from gputap.profiler.schema import CaptureMode, EventFlag
@@ -28,6 +29,7 @@ def capture(
     during: Callable[[], object],
     *,
     mode: CaptureMode = CaptureMode.FULL,
+    device: DeviceConfig | None = None,
     limit_s: float = 120.0,
     **options: Any,
 ) -> Capture:
@@ -47,7 +49,8 @@ def capture(
     actor = threading.Thread(target=act)
     actor.start()
     try:
-        taps = [AgentTap(pid, WindowConfig(mode=mode, **options)) for pid in pids]
+        window = WindowConfig(mode=mode, **options)
+        taps = [AgentTap(pid, window, device=device) for pid in pids]
         plan = session.Plan(path=path, duration_ns=int(limit_s * 1e9), mode=mode)
         result = session.run(taps, plan, progress=lambda _: opened.set(), stop_asked=done.is_set)
     finally:

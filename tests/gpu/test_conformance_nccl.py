@@ -14,19 +14,6 @@ RANKS_MAY_SHARE = 23000
 
 
 @pytest.fixture(scope="module")
-def devices() -> int:
-    """Asks NVIDIA's driver in this process: initialize nothing but it."""
-    try:
-        cuda = ctypes.CDLL("libcuda.so.1")
-    except OSError as exc:
-        pytest.skip(f"no GPU: {exc}")
-    count = ctypes.c_int()
-    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
-        pytest.skip("no GPU: the driver finds none")
-    return count.value
-
-
-@pytest.fixture(scope="module")
 def most_ranks(devices: int) -> int:
     try:
         nccl = ctypes.CDLL("libnccl.so.2")

@@ -5,7 +5,6 @@ With `GPUTAP_GPU_DEVICE=simcuda` the parts that need no real GPU run on the simu
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import subprocess
@@ -15,13 +14,12 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 import pytest
 
 from gputap.profiler.cupti.demangle import demangle
 from gputap.profiler.store import Capture
+from tests.commanded import Commanded
 from tests.simulated import capture
 
 HERE = Path(__file__).resolve().parent
@@ -42,43 +40,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-class Job:
+class Job(Commanded):
     """`job.py` as a process."""
 
     def __init__(self, workload: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "job.py"), workload, DEVICE],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # torch.profiler talks
-            text=True,
-        )
-        self.pid = int(self._line().split()[1])
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, f"it ended with {self.process.wait(10)}"
-        return line
-
-    def __call__(self, command: str) -> Any:
-        assert self.process.stdin is not None
-        self.process.stdin.write(command + "\n")
-        self.process.stdin.flush()
-        return json.loads(self._line())
-
-    def __enter__(self) -> Job:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.process.communicate()
-        if kind is None:
-            assert self.process.returncode == 0
+        command = [sys.executable, str(HERE / "job.py"), workload, DEVICE]
+        super().__init__(command, stderr=subprocess.DEVNULL)  # torch.profiler talks
 
 
 @pytest.fixture(params=["mlp", "gpt", "graph"])

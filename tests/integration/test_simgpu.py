@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from gputap.profiler.cupti.abi import ActivityKind, Version
+from tests import simulated
 from tests.simgpu import build, programs, recording, truth
 from tools import check_cupti_abi
 
@@ -35,10 +36,7 @@ CALLS = {
 
 @pytest.fixture(scope="module")
 def libraries() -> Path:
-    try:
-        return build.ensure()
-    except build.CannotBuild as exc:
-        pytest.skip(str(exc))
+    return simulated.libraries()
 
 
 @pytest.fixture(scope="module")
@@ -253,10 +251,7 @@ def test_nothing_is_exported_that_the_real_libcudart_has_not(libraries: Path) ->
 
 @pytest.fixture(scope="module")
 def sanitized() -> Path:
-    try:
-        return build.ensure(sanitize="address,undefined")
-    except build.CannotBuild as exc:
-        pytest.skip(str(exc))
+    return simulated.libraries("address,undefined")
 
 
 @pytest.mark.parametrize("name", ["simgpu_selftest", "simgpu_tracer_selftest"])

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import simulated
 from tests.gpu.claims import DOES_NOT_APPLY, claims
-from tests.simgpu import build
 
 ROOT = Path(__file__).resolve().parents[2]
 VERSIONS = ("11.8", "12.0", "12.4", "12.6", "12.8", "12.9", "13.0", "13.1", "13.4")
@@ -18,10 +18,7 @@ VERSIONS = ("11.8", "12.0", "12.4", "12.6", "12.8", "12.9", "13.0", "13.1", "13.
 
 @pytest.fixture(scope="module")
 def libraries() -> Path:
-    try:
-        return build.ensure()
-    except build.CannotBuild as exc:
-        pytest.skip(str(exc))
+    return simulated.libraries()
 
 
 def run(name: str, libraries: Path, **environment: str) -> int:

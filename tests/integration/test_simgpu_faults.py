@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.simgpu import build, programs
+from tests import simulated
+from tests.simgpu import programs
 
 LAUNCH_100 = """
 kernel = stack.kernel()
@@ -21,10 +22,7 @@ kernels = capture.kernels()
 
 @pytest.fixture(scope="module")
 def libraries() -> Path:
-    try:
-        return build.ensure()
-    except build.CannotBuild as exc:
-        pytest.skip(str(exc))
+    return simulated.libraries()
 
 
 def run(code: str, libraries: Path, faults: str, **variables: str) -> list[str]:

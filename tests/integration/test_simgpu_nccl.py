@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import simulated
 from tests.gpu.behaviours_nccl import ALONE, CLAIMS
-from tests.simgpu import build, truth
+from tests.simgpu import truth
 from tests.simgpu.nccl.job import Job, run
 from tests.simgpu.nccl.library import Result, Type
 
@@ -22,10 +23,7 @@ LONGER_THAN_A_SLOT = 140_001 * 4  # floats; 2 MiB and a bit, so chunks of all ra
 
 @pytest.fixture(scope="module")
 def folder() -> Path:
-    try:
-        return build.ensure()
-    except build.CannotBuild as exc:
-        pytest.skip(str(exc))
+    return simulated.libraries()
 
 
 def kernels(path: Path) -> list[truth.Operation]:
@@ -67,10 +65,7 @@ def test_sums_with_a_factor_of_host_or_device(folder: Path) -> None:
 @pytest.mark.parametrize("kind", ["processes", "threads"])
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_under_sanitizers(ranks: int, kind: str) -> None:
-    try:
-        built = build.ensure("address,undefined")
-    except build.CannotBuild as exc:
-        pytest.skip(str(exc))
+    built = simulated.libraries("address,undefined")
     done = subprocess.run(
         [built / "nccl" / "nccl_selftest", str(ranks), kind],
         env={**os.environ, "SIMGPU_DEVICES": str(ranks)},

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.simgpu import build
+from tests import simulated
 from tests.simgpu.nccl.job import Job
 from tests.simgpu.nvml.board import Board, DeviceBoard, pin_up
 
@@ -42,10 +42,7 @@ sys.stdin.read()
 
 @pytest.fixture(scope="module")
 def folder() -> Path:
-    try:
-        return build.ensure()
-    except build.CannotBuild as exc:
-        pytest.skip(str(exc))
+    return simulated.libraries()
 
 
 @pytest.fixture
