@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from gputap.injectors.library.client import WindowConfig
-from gputap.injectors.library.device import DeviceConfig, state_of
+from gputap.injectors.attach import inject
+from gputap.injectors.library.client import AgentClient, WindowConfig
+from gputap.injectors.library.device import DeviceConfig, state_of, switch_off, switch_on
 from gputap.injectors.tap import AgentTap
 from gputap.profiler.schema import DeviceState
 from gputap.profiler.store import Capture
@@ -332,3 +333,21 @@ def test_a_child_forked_in_mid_window_is_no_part_of_it(tmp_path: Path) -> None:
         taken = capture([job.pid], tmp_path / "capture", during)
         compared = Compared(taken, job.truth())
     compared.check()
+
+
+def test_the_gpu_can_be_let_alone_for_a_while_within_a_session(tmp_path: Path) -> None:
+    with SimWorkload("mlp", log=tmp_path / "truth") as job:
+        client = AgentClient(job.pid, inject(job.pid).control_fd)
+        try:
+            client.configure(None, None)
+            for _ in range(3):
+                assert switch_on(client, DeviceConfig()) is DeviceState.ON
+                before = client.memory.get("device_records")
+                until(lambda before=before: client.memory.get("device_records") > before + 1000)
+                assert switch_off(client) is DeviceState.OFF
+                after = client.memory.get("device_records")
+                job.more(1000)
+                assert client.memory.get("device_records") == after
+        finally:
+            client.detach()
+        job.stop()

@@ -37,16 +37,11 @@ uint8_t *take() {
   return nullptr;
 }
 
-// False: not one of ours, or the common one.
-bool give_back(uint8_t *bytes, size_t written) {
-  for (Buffer &buffer : pool) {
-    if (load_acquire(&buffer.state) != kWithCupti || buffer.bytes != bytes) continue;
-    // CUPTI was told that it gets zeroed buffers.
-    __builtin_memset(bytes, 0, written);
-    store_release(&buffer.state, kIdle);
-    return true;
-  }
-  return false;
+// The one of ours that CUPTI has with these bytes; null: not ours, or the common one.
+Buffer *find(const uint8_t *bytes) {
+  for (Buffer &buffer : pool)
+    if (load_acquire(&buffer.state) == kWithCupti && buffer.bytes == bytes) return &buffer;
+  return nullptr;
 }
 
 void count_lost(gputap_drop_cause cause) {
@@ -71,12 +66,7 @@ void device_buffers_prepare() {
   }
 }
 
-bool device_buffer_is_ours(const uint8_t *buffer) {
-  if (buffer == rubbish) return true;
-  for (const Buffer &one : pool)
-    if (load_acquire(&one.state) == kWithCupti && one.bytes == buffer) return true;
-  return false;
-}
+bool device_buffer_is_ours(const uint8_t *buffer) { return buffer == rubbish || find(buffer); }
 
 uint32_t device_buffers_out() { return load_acquire(&out); }
 
@@ -92,17 +82,20 @@ void device_buffer_request(uint8_t **buffer, size_t *size, size_t *most_records)
   count_lost(GPUTAP_DROP_CAUSE_DEVICE_NO_BUFFER);
 }
 
-void device_buffer_complete(void *, uint32_t, uint8_t *buffer, size_t size, size_t valid) {
-  if (buffer == rubbish || !device_buffer_is_ours(buffer)) return;
+void device_buffer_complete(void *, uint32_t, uint8_t *bytes, size_t size, size_t valid) {
+  Buffer *buffer = find(bytes);
+  if (!buffer) return;
   if (valid > size) valid = size;
   if (valid > kBufferBytes) valid = kBufferBytes;
   Live *live = g_live;
   ThreadState *thread = thread_state();
   if (thread) {
-    if (callback_enter_device(thread, live)) device_records_copy(live, buffer, valid);
+    if (callback_enter_device(thread, live)) device_records_copy(live, bytes, valid);
     callback_leave(thread);
   }
-  give_back(buffer, valid);
+  // CUPTI was told that it gets zeroed buffers.
+  __builtin_memset(bytes, 0, valid);
+  store_release(&buffer->state, kIdle);
   __atomic_fetch_sub(&out, 1u, __ATOMIC_RELEASE);
 }
 
