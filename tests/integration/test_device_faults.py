@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gputap.injectors.attach import inject
+from gputap.injectors.built import AGENT, built
 from gputap.injectors.library.client import AgentClient, WindowConfig
 from gputap.injectors.library.device import DeviceConfig, state_of, switch_off, switch_on
 from gputap.injectors.tap import AgentTap
@@ -337,7 +338,7 @@ def test_a_child_forked_in_mid_window_is_no_part_of_it(tmp_path: Path) -> None:
 
 def test_the_gpu_can_be_let_alone_for_a_while_within_a_session(tmp_path: Path) -> None:
     with SimWorkload("mlp", log=tmp_path / "truth") as job:
-        client = AgentClient(job.pid, inject(job.pid).control_fd)
+        client = AgentClient(job.pid, inject(job.pid, agent=built(AGENT)).control_fd)
         try:
             client.configure(None, None)
             for _ in range(3):
