@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from gputap.profiler.store import Capture
-from tests.tapped import GPUTAP, gputap
+from tests.tapped import GPUTAP, capture, gputap
 from tests.workload import Workload
+
+TARGETS = Path(__file__).resolve().parents[1] / "targets"
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -284,3 +286,26 @@ def test_all_and_match_take_every_rank(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         workload.stop()
     assert [rank.rank for rank in Capture.open(path).ranks] == [0, 1]
+
+
+def test_a_target_that_becomes_another_program_in_mid_window(tmp_path: Path) -> None:
+    command = [sys.executable, str(TARGETS / "execs.py")]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as target:
+        assert target.stdout is not None and target.stdin is not None
+        assert target.stdout.readline() == f"ready {target.pid}\n"
+
+        def during() -> None:
+            os.kill(target.pid, signal.SIGUSR1)
+            assert target.stdout is not None
+            assert target.stdout.readline() == "other\n"
+
+        taken = capture([target.pid], tmp_path / "capture", during)
+        rank = taken.manifest.ranks[0]
+        assert taken.manifest.state == "closed"
+        assert rank.events == taken.rows("events") > 0
+        assert any("before the window's end" in reason for reason in rank.level_reasons)
+        # The new program is as it would be without us.
+        target.stdin.close()
+        assert target.wait(30) == 0
