@@ -267,23 +267,24 @@ def a_block_of_too_many_threads_is_refused(stack: Stack) -> None:
     assert code_of(lambda: stack.launch(kernel, threads=2048)) == 9
 
 
-@behaviour
-def a_forked_child_cannot_use_cuda(stack: Stack) -> None:
-    stack.malloc(16)
+def malloc_in_a_child(stack: Stack) -> int:
+    """What cudaMalloc returns in a forked child."""
     pid = os.fork()
     if pid == 0:
         pointer = ctypes.c_void_p()
         os._exit(stack.cudart.raw.cudaMalloc(ctypes.byref(pointer), ctypes.c_size_t(16)))
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@behaviour
+def a_forked_child_cannot_use_cuda(stack: Stack) -> None:
+    stack.malloc(16)
+    assert malloc_in_a_child(stack) == 3
 
 
 @behaviour
 def forking_before_the_first_use_is_fine(stack: Stack) -> None:
-    pid = os.fork()
-    if pid == 0:
-        pointer = ctypes.c_void_p()
-        os._exit(stack.cudart.raw.cudaMalloc(ctypes.byref(pointer), ctypes.c_size_t(16)))
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert malloc_in_a_child(stack) == 0
 
 
 # ---- records ---------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +20,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from common import Run, endless, parser
+from ranks import launch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
@@ -76,42 +76,6 @@ def spawned_rank(rank: int, world_size: int, meeting: str, options: argparse.Nam
     train(options, rank, world_size)
 
 
-def environment(rank: int, world_size: int, port: int) -> dict[str, str]:
-    ours = {
-        "RANK": rank,
-        "LOCAL_RANK": rank,
-        "WORLD_SIZE": world_size,
-        "LOCAL_WORLD_SIZE": world_size,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        "TORCHELASTIC_RUN_ID": "ddp-gloo",
-    }
-    return {**os.environ, **{key: str(value) for key, value in ours.items()}}
-
-
-def launch_processes(options: argparse.Namespace) -> int:
-    # The store lives here, on a port that the system chose: two jobs at once cannot collide.
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, *sys.argv],
-            env={
-                **environment(rank, options.ranks, store.port),
-                "TORCHELASTIC_USE_AGENT_STORE": "True",
-            },
-        )
-        for rank in range(options.ranks)
-    ]
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        for process in ranks:
-            process.send_signal(number)
-
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, pass_on)
-    return max(abs(process.wait()) for process in ranks)
-
-
 def launch_spawn(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         arguments = (options.ranks, f"{folder}/meeting", options)
@@ -137,7 +101,9 @@ def main() -> int:
     if "RANK" in os.environ:
         rank_from_environment(chosen)
         return 0
-    return (launch_processes if chosen.launch == "env" else launch_spawn)(chosen)
+    if chosen.launch == "spawn":
+        return launch_spawn(chosen)
+    return launch(chosen.ranks, "ddp-gloo", lambda rank: {})
 
 
 if __name__ == "__main__":

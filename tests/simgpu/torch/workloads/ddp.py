@@ -10,17 +10,14 @@ from __future__ import annotations
 import argparse
 import gc
 import os
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
-from types import FrameType
 
 import torch
 import torch.distributed as dist
 from gpt import GPT, batch, loss_of
-from simrun import SimRun, parser
+from simrun import SimRun, launch, parser
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -60,40 +57,10 @@ def train(options: argparse.Namespace, rank: int) -> None:
         dist.destroy_process_group()
 
 
-def environment(rank: int, world_size: int, port: int) -> dict[str, str]:
-    ours = {
-        "RANK": rank,
-        "LOCAL_RANK": rank,
-        "WORLD_SIZE": world_size,
-        "LOCAL_WORLD_SIZE": world_size,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        "TORCHELASTIC_RUN_ID": "ddp-simnccl",
-        "TORCHELASTIC_USE_AGENT_STORE": "True",
-    }
-    env = {**os.environ, **{key: str(value) for key, value in ours.items()}}
-    if "%p" not in env.get("SIMGPU_LOG", "%p"):  # a log for each rank
-        env["SIMGPU_LOG"] += f".{rank}"
-    return env
-
-
-def launch(options: argparse.Namespace) -> int:
-    # The store lives here, on a port that the system chose: two jobs at once cannot collide.
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, *sys.argv], env=environment(rank, options.ranks, store.port)
-        )
-        for rank in range(options.ranks)
-    ]
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        for process in ranks:
-            process.send_signal(number)
-
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, pass_on)
-    return max(abs(process.wait()) for process in ranks)
+def own_log(rank: int) -> dict[str, str]:
+    """A log for each rank."""
+    log = os.environ.get("SIMGPU_LOG", "%p")
+    return {} if "%p" in log else {"SIMGPU_LOG": f"{log}.{rank}"}
 
 
 def main() -> int:
@@ -104,7 +71,7 @@ def main() -> int:
     if "RANK" in os.environ:
         train(chosen, int(os.environ["RANK"]))
         return 0
-    return launch(chosen)
+    return launch(chosen.ranks, "ddp-simnccl", own_log)
 
 
 if __name__ == "__main__":

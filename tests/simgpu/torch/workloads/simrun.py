@@ -21,6 +21,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parents[2] / "workloads")]
 import torch  # noqa: E402
 from common import Run  # noqa: E402
 from common import parser as common_parser  # noqa: E402
+from ranks import launch as launch  # noqa: E402
 
 KEPT = 10_000
 
