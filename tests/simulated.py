@@ -73,8 +73,8 @@ class SimWorkload(Workload):
 
     def now_ns(self) -> int:
         """Start of the device's last operation so far, by its own clock."""
-        raw = Path(f"{self._log}.{self.pid}").read_bytes().rstrip(b"\0")
-        return int(raw[: raw.rfind(b"\n")].rsplit(b"\n", 1)[-1].split(b",")[4])
+        last = truth.read_last(Path(f"{self._log}.{self.pid}"))
+        return last.start_ns if last else 0
 
     def truth(self, pid: int | None = None) -> list[truth.Operation]:
         """What the virtual device did so far: kernels, copies and fills."""

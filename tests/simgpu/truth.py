@@ -31,15 +31,24 @@ _COLUMNS = [field.name for field in fields(Operation)]
 
 
 def read(path: Path) -> list[Operation]:
-    """All operations, in the order in which they got their times.
-
-    The log of a killed process ends with zeros, and perhaps with half a line.
-    """
-    text = path.read_bytes().rstrip(b"\0").decode()
-    lines = text[: text.rfind("\n") + 1].splitlines()
+    """All operations, in the order in which they got their times."""
+    lines = _whole_lines(path).decode().splitlines()
     if not lines or lines[0].split(",") != _COLUMNS:
         raise ValueError(f"{path} is no truth log")
     return [_parse(line) for line in lines[1:]]
+
+
+def read_last(path: Path) -> Operation | None:
+    """The operation that got its times last; None if there was none yet."""
+    head, _, last = _whole_lines(path)[:-1].rpartition(b"\n")
+    return _parse(last.decode()) if head else None
+
+
+def _whole_lines(path: Path) -> bytes:
+    """The log of a process that runs, or was killed, ends with zeros, and half a line may be in
+    front of them or among them."""
+    text = path.read_bytes().partition(b"\0")[0]
+    return text[: text.rfind(b"\n") + 1]
 
 
 def _parse(line: str) -> Operation:

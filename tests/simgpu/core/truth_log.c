@@ -45,7 +45,10 @@ static void append(const char *text, size_t size) {
   pthread_mutex_lock(&lock);
   if (file >= 0 && (mapped || move_window())) {
     if (length + size <= window_start + GROWTH || move_window()) {
-      memcpy(mapped + (length - window_start), text, size);
+      char *line = mapped + (length - window_start);
+      memcpy(line, text, size - 1);
+      atomic_thread_fence(memory_order_release); /* readers take what ends with a newline */
+      line[size - 1] = text[size - 1];
       length += size;
     }
   }

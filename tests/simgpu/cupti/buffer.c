@@ -94,7 +94,7 @@ static void *work(void *unused) {
     }
     if (!period_ms) continue;
     pthread_mutex_unlock(&lock);
-    pending_drain_by_worker();
+    pending_deliver(false);
     pthread_mutex_lock(&lock);
   }
   return NULL;

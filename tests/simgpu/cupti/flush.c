@@ -9,12 +9,7 @@ SIMGPU_EXPORT int cuptiActivityFlushAll(uint32_t flags) {
   const int refused = tracer_enter();
   if (refused) return refused;
   if (!buffer_has_client()) return RESULT_INVALID_OPERATION;
-  pending_wait_for_arrivals();
-  if (flags & FLAG_FORCED) {
-    pending_force();
-  } else {
-    pending_drain(simgpu_now_ns());
-  }
+  pending_flush(flags & FLAG_FORCED);
   buffer_flush();
   return CUPTI_ABI_RESULT_SUCCESS;
 }
@@ -46,8 +41,7 @@ SIMGPU_EXPORT int cuptiFinalize(void) {
   const int refused = tracer_enter();
   if (refused) return refused;
   observer_detach();
-  pending_wait_for_arrivals();
-  if (buffer_has_client()) pending_force();
+  pending_flush(true);
   buffer_reset();
   activity_reset();
   activity_reset_clock();

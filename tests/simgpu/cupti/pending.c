@@ -14,7 +14,7 @@ struct waiting {
   bool delivered;
 };
 
-enum { LONGEST_WAIT_NS = 1000000000 };
+static const uint64_t LONGEST_WAIT_NS = 5000000000;
 
 /* Two counts of operations on their way, used in turn: new ones go into the other while somebody
    waits for those of the first. */
@@ -94,7 +94,7 @@ static void put_unfinished(struct record *record) {
 }
 
 /* What has not ended is delivered with end 0, and never again. */
-void pending_force(void) {
+static void force_out(void) {
   pending_drain(simgpu_now_ns());
   for (struct waiting *waiting; (waiting = pop(UINT64_MAX));) {
     put_unfinished(&waiting->record);
@@ -151,7 +151,7 @@ static void turn_over(void *unused) {
 }
 
 /* Not for ever: a node of a graph may be a host function that waits for whoever flushes. */
-void pending_wait_for_arrivals(void) {
+static void wait_for_arrivals(void) {
   static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
   pthread_mutex_lock(&one_at_a_time);
   const unsigned before = turn & 1;
@@ -163,9 +163,21 @@ void pending_wait_for_arrivals(void) {
 
 static void take_ticket(void *ticket) { *(unsigned *)ticket = pending_depart(); }
 
-void pending_drain_by_worker(void) {
+void pending_deliver(bool force) {
   unsigned ticket;
   simgpu_between_operations(take_ticket, &ticket);
-  pending_drain(simgpu_now_ns());
+  if (force) {
+    force_out();
+  } else {
+    pending_drain(simgpu_now_ns());
+  }
   pending_arrive(ticket);
+}
+
+/* Whoever takes records out of the heap has a ticket. So first those who bring some are waited for,
+   and, when all are out, those who carry some. */
+void pending_flush(bool force) {
+  wait_for_arrivals();
+  pending_deliver(force);
+  wait_for_arrivals();
 }

@@ -70,13 +70,13 @@ void record_dump(uint32_t kind);
 /* pending.c */
 void pending_add(uint64_t sequence, uint64_t end_ns, const struct record *record);
 void pending_drain(uint64_t now_ns);
-void pending_force(void);
-/* The same on a thread of ours: a flush waits for what it takes out. */
-void pending_drain_by_worker(void);
+/* Into the client's buffers what has ended; by force, the rest too, as unfinished. */
+void pending_deliver(bool force);
+/* The same, and when it returns nobody else has a record in hand that was there before. */
+void pending_flush(bool force);
 /* Operations on their way here: until those who are on it now have arrived. */
 unsigned pending_depart(void);
 void pending_arrive(unsigned ticket);
-void pending_wait_for_arrivals(void);
 void pending_open(uint64_t sequence, const struct record *record);
 /* False if it was delivered unfinished: then it must not be again. */
 bool pending_close(uint64_t sequence);
