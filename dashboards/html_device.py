@@ -6,14 +6,14 @@ from typing import Final
 
 from gputap.dashboards import text, view
 from gputap.dashboards.html_parts import RANKS, Cell, Head, breakable, esc, table
-from gputap.profiler.analysis.model import Kernel, Report
+from gputap.profiler.analysis.model import Kernel, Memory, Report
 
 KERNELS: Final = 150
 
 
 def gpus(report: Report) -> str:
     """GPU time by rank and the kernels; empty below level `device`."""
-    parts = [_by_rank(report), _kernels(report), _unjoined(report)]
+    parts = [_by_rank(report), _memory(report), _kernels(report), _unjoined(report)]
     return "".join(part for part in parts if part)
 
 
@@ -52,6 +52,49 @@ _HINTS: Final = {
     "exposed_memcpy": "Copies or fills run, and no kernel hides them",
     "idle": "Nothing runs",
 }
+
+
+def _memory(report: Report) -> str:
+    found = [(rank, memory) for rank in report.ranks[:RANKS] for memory in rank.memory]
+    if not found:
+        return ""
+    heads = [
+        Head("rank"),
+        Head("device", "name"),
+        Head("in tensors", hint="At the end of the last step that was looked at"),
+        Head("least", hint="Of the looks at the ends of steps"),
+        Head("most", hint="Of the looks at the ends of steps"),
+        Head("peak", hint="At any time since the process began, or set it back"),
+        Head("reserved", hint="What the allocator has from the driver"),
+        Head("reserved peak"),
+        Head("split, free", hint="Free, in segments that are partly used: fragmentation"),
+        Head("from the driver", hint="Segments taken in the window: none in a settled loop"),
+        Head("retries", hint="The driver had no more: the whole cache was given back"),
+        Head("failed"),
+    ]
+    rows = [
+        [
+            Cell(str(rank.rank), rank.rank),
+            Cell(breakable(memory.device), memory.device),
+            *(Cell(text.size(n), n) for n in _sizes(memory)),
+            *(Cell(text.count(n), n) for n in (memory.segments, memory.retries, memory.ooms)),
+        ]
+        for rank, memory in found
+    ]
+    caption = "Memory that torch's allocator holds of the GPUs, looked at between steps"
+    return table("gpu-memory", caption, heads, rows)
+
+
+def _sizes(memory: Memory) -> tuple[int, ...]:
+    return (
+        memory.allocated,
+        memory.allocated_least,
+        memory.allocated_most,
+        memory.allocated_peak,
+        memory.reserved,
+        memory.reserved_peak,
+        memory.inactive_split,
+    )
 
 
 def _kernels(report: Report) -> str:

@@ -120,8 +120,8 @@ def _step_time(page: _Page, report: Report) -> None:
     page.write()
     if spent is None:
         page.paragraph("No whole step in the window: no step time can be given.")
-        if gpu := view.gpu_sentence(report):
-            page.paragraph(gpu)
+        for words in _gpu_notes(report):
+            page.paragraph(words)
         return
     kind = "recorded" if spent.recorded else "unrecorded"
     what = f"mean of {text.plural(spent.steps, f'{kind} step')}"
@@ -130,10 +130,15 @@ def _step_time(page: _Page, report: Report) -> None:
     _legend(page, spent)
     for line in _step_notes(spent):
         page.paragraph(line, first="  ", rest="  ")
-    if gpu := view.gpu_sentence(report):
-        page.paragraph(gpu, first="  ", rest="  ")
+    for words in _gpu_notes(report):
+        page.paragraph(words, first="  ", rest="  ")
     if len(report.ranks) > 1:
         _rank_bars(page, report.ranks)
+
+
+def _gpu_notes(report: Report) -> list[str]:
+    gpu = view.gpu_sentence(report)
+    return [*([gpu] if gpu else []), *view.memory_sentences(report)]
 
 
 def _bar(page: _Page, spent: view.StepTime, width: int, *, indent: str) -> Text:

@@ -9,9 +9,10 @@ from statistics import median
 from typing import Any, Final
 
 from gputap.dashboards import text
-from gputap.profiler.analysis.model import Finding, Rank, Report, Step
+from gputap.profiler.analysis.model import Finding, Memory, Rank, Report, Step
 
 FINDINGS_SHOWN: Final = 5
+_MEMORIES_SAID: Final = 4
 
 LEVEL_WORDS: Final = {
     "host": "seen from outside the process; no operators, no GPU kernel times were measured",
@@ -140,6 +141,33 @@ def gpu_sentence(report: Report) -> str:
         return ""
     said = ", ".join(f"{GPU_PARTS[k]} {text.share(ns / whole)}" for k, ns in total.items() if ns)
     return f"{'Simulated GPU' if report.simulated else 'GPU'}: {said}."
+
+
+def memory_sentences(report: Report) -> list[str]:
+    """What the allocator held, by device of each rank, the fullest first; at most four."""
+    found = [(rank, memory) for rank in report.ranks for memory in rank.memory]
+    found.sort(key=lambda pair: -pair[1].reserved_peak)
+    said = []
+    for rank, memory in found[:_MEMORIES_SAID]:
+        of = f" of rank {rank.rank}" if len(report.ranks) > 1 else ""
+        least, most = text.size(memory.allocated_least), text.size(memory.allocated_most)
+        ends = " at the ends of steps" if memory.step_ends else ""
+        held = most if least == most else f"{least} to {most}"
+        said.append(
+            f"Memory on {text.clean(memory.device)}{of}: {held} in tensors{ends},"
+            f" {text.size(memory.allocated_peak)} at most; {text.size(memory.reserved_peak)}"
+            f" reserved at most{_memory_trouble(memory)}."
+        )
+    return said
+
+
+def _memory_trouble(memory: Memory) -> str:
+    said = []
+    if memory.retries:
+        said.append(f"{text.plural(memory.retries, 'time')} the whole cache was given back")
+    if memory.ooms:
+        said.append(f"{text.plural(memory.ooms, 'request')} failed")
+    return "".join(f"; {words}" for words in said)
 
 
 def unjoined_words(report: Report) -> str:

@@ -21,6 +21,7 @@ import gputap
 from gputap.exporters import protobuf as pb
 from gputap.exporters.flows import forward_backward
 from gputap.exporters.nesting import Ints, lanes, nest
+from gputap.exporters.perfetto_counters import draw_memory
 from gputap.exporters.perfetto_encode import Annotation, Slices, Track
 from gputap.exporters.perfetto_gpu import Gpus, with_calls
 from gputap.exporters.perfetto_writer import Writer
@@ -59,6 +60,8 @@ class PerfettoResult:
     """Extra tracks for events that overlap without nesting."""
     flows: int
     """Arrows from a forward operator to its autograd node, and from a CUDA call to its work."""
+    counters: int
+    """Values on counter tracks."""
     bytes: int
 
 
@@ -93,7 +96,13 @@ def export_perfetto(
             hint="Give another path; the capture itself is unharmed.",
         ) from exc
     return PerfettoResult(
-        str(target), writer.slices, writer.events, writer.lanes, writer.flows, size
+        str(target),
+        writer.slices,
+        writer.events,
+        writer.lanes,
+        writer.flows,
+        writer.counters,
+        size,
     )
 
 
@@ -141,6 +150,7 @@ def _write_rank(writer: Writer, capture: CaptureSource, rank: RankManifest) -> N
     gpus = Gpus(capture, rank)
     _draw_threads(writer, capture, rank, process, pid, gpus)
     gpus.draw(writer, process)
+    draw_memory(writer, capture, rank, process)
     writer.flows += gpus.flows
     _draw_collectives(writer, capture, rank, process)
 

@@ -24,6 +24,7 @@ class Writer:
     events: int = 0
     lanes: int = 0
     flows: int = 0
+    counters: int = 0
     sequence: int = 1
     """1 is the one of descriptors and clocks."""
     uuid: int = 0

@@ -81,6 +81,7 @@ class AgentTap:
         self.reasons: tuple[str, ...] = (without,) if without else ()
         self.description: dict[str, Any] = _outside(self.target) | {"entered_by": injection.way}
         self.wants_device = self._device is not None
+        self.wants_memory = bool(self.target.cuda)
 
     def prepare(self) -> None:
         """Ask the target who it is, choose the layouts, check them there."""
@@ -113,6 +114,8 @@ class AgentTap:
 
     def start(self, window_ns: int) -> None:
         """Open the window."""
+        if self.wants_memory:
+            ask.sample_memory(self._client)
         self._client.start(bounded(replace(self._window, window_ns=window_ns)))
 
     def stop(self) -> None:

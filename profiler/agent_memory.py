@@ -41,6 +41,7 @@ _SECTIONS: Final = {
     "arena": 1,
     "request": 1,
     "result": 1,
+    "samples": schema.PYTHON_SAMPLE.size,
 }
 
 
@@ -332,14 +333,24 @@ class AgentMemory:
 
         Older samples than the section keeps are gone; the oldest kept may be in the making.
         """
-        count, capacity = self.get("clock_count"), self._capacity["clock"]
+        return self._kept("clock", schema.CLOCK_SAMPLE, since)
+
+    def python_samples(self, since: int = 0) -> tuple[Records, int]:
+        """What Python said between steps, from number `since` on, and the number to ask for next.
+
+        As for `clock_samples`.
+        """
+        return self._kept("samples", schema.PYTHON_SAMPLE, since)
+
+    def _kept(self, name: str, struct: schema.Struct, since: int) -> tuple[Records, int]:
+        """Entries of a section that is written round and round."""
+        count, capacity = self.get(f"{name}_count"), self._capacity[name]
         if not capacity:
-            return np.empty(0, schema.dtype(schema.CLOCK_SAMPLE)), count
+            return np.empty(0, schema.dtype(struct)), count
         self._fence()
         oldest = max(0, count - capacity + 1)
         numbers = np.arange(max(since, oldest), max(since, count))
-        samples = self._view("clock", schema.CLOCK_SAMPLE)[numbers % capacity]
-        return samples, max(since, count)
+        return self._view(name, struct)[numbers % capacity], max(since, count)
 
     def _view(self, name: str, struct: schema.Struct) -> Records:
         return np.frombuffer(

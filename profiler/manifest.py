@@ -63,6 +63,22 @@ class DeviceManifest:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryManifest:
+    """How torch's allocator was looked at."""
+
+    readings: int
+    """Times that it told of a device."""
+    cost_ns: int
+    """What they took of the target's time with the GIL, all together."""
+    missed: int = 0
+    """Readings that came faster than they were taken."""
+    nonsense: int = 0
+    """Answers that were none."""
+    failure: str = ""
+    """What Python raised; the allocator was not asked again."""
+
+
+@dataclass(frozen=True, slots=True)
 class RankManifest:
     """One tapped process. None means not known, never zero."""
 
@@ -100,6 +116,8 @@ class RankManifest:
     """Events that were still running when the window closed: not recorded, and not lost either."""
     device: DeviceManifest | None = None
     """None below level `device`."""
+    memory: MemoryManifest | None = None
+    """None where the process uses no device."""
     stop_reason: str = "none"
     """Lower-case name of a `StopReason`."""
     pause_ns: int | None = None

@@ -101,6 +101,8 @@ class Command(IntEnum):
     DEVICE_ON = 6
     """Begin to take CUPTI; acknowledged at once, `device_state` tells how it goes."""
     DEVICE_OFF = 7
+    SAMPLE_PYTHON = 8
+    """Run the mailbox's source after steps from now on, in open windows; an empty one ends that."""
 
 
 class CaptureMode(IntEnum):
@@ -416,6 +418,21 @@ DEVICE_CHUNK: Final = Struct(
     ),
 )
 
+PYTHON_SAMPLE: Final = Struct(
+    "PythonSample",
+    4096,
+    "What Python in the target said between two steps; one slot of a ring.",
+    (
+        Field("wanted_ticks", "<u8", "When it was asked: the end of a step.", unit="ticks"),
+        Field("begin_ticks", "<u8", "When Python began, the GIL being ours.", unit="ticks"),
+        Field("end_ticks", "<u8", "When it was done.", unit="ticks"),
+        Field("boundary", "<u8", "Number of that step's end; 0: none came, so it was a timer."),
+        Field("status", "<i4", "As `result_status`; after an exception no more are taken."),
+        Field("length", "<u4", "Bytes of the answer."),
+        Field("text", "<u1", "The answer, UTF-8.", count=4056),
+    ),
+)
+
 TORCH_LAYOUT: Final = Struct(
     "TorchLayout",
     64,
@@ -637,7 +654,18 @@ CONTROL_HEADER: Final = Struct(
         ),
         Field("device_pad", "<u4", "Reserved."),
         Field("device_message", "<u1", "Why it is not on; NUL-terminated.", count=128),
-        Field("pad2", "<u1", "Reserved.", count=2856),
+        # --- Python between steps: section and fill level, how often
+        Field("samples_offset", "<u8", "Python samples (`PythonSample`), a ring."),
+        Field("samples_capacity", "<u4", "Python samples kept."),
+        Field("samples_count", "<u4", "Python samples ever taken."),
+        Field(
+            "sample_period_ms",
+            "<u4",
+            "Least time between two; written before SAMPLE_PYTHON.",
+            unit="ms",
+        ),
+        Field("pad4", "<u4", "Reserved."),
+        Field("pad2", "<u1", "Reserved.", count=2832),
     ),
 )
 
@@ -652,6 +680,7 @@ STRUCTS: Final = (
     DEVICE_CLOCK_SAMPLE,
     DEVICE_RING,
     DEVICE_CHUNK,
+    PYTHON_SAMPLE,
     TORCH_LAYOUT,
     PYTHON_LAYOUT,
     CONTROL_HEADER,
@@ -797,6 +826,28 @@ STEPS: Final = Table(
             "With work on some GPU; null below level `device`.",
             unit="ns",
         ),
+        Column(
+            "memory_allocated",
+            "int64",
+            "In live tensors on its GPUs at the step's end; this and the next five are null where "
+            "torch's allocator was not looked at just then.",
+            unit="bytes",
+        ),
+        Column(
+            "memory_peak",
+            "int64",
+            "The most that was ever allocated, since the process began or set it back.",
+            unit="bytes",
+        ),
+        Column("memory_reserved", "int64", "What the allocator has of the GPUs.", unit="bytes"),
+        Column(
+            "memory_inactive",
+            "int64",
+            "Free, but in segments that are partly used: fragmentation.",
+            unit="bytes",
+        ),
+        Column("alloc_retries", "int64", "Whole caches given back, since the look before."),
+        Column("alloc_ooms", "int64", "Requests that failed, since the look before."),
     ),
 )
 

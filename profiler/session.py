@@ -20,13 +20,20 @@ from gputap.profiler.clock import SessionClock, unix_offset_ns
 from gputap.profiler.errors import CaptureNotWritable, ProfilerError, TargetGone
 from gputap.profiler.frames import StackNames
 from gputap.profiler.ingest import Ingest
-from gputap.profiler.manifest import ClockManifest, DeviceManifest, Manifest, RankManifest
+from gputap.profiler.manifest import (
+    ClockManifest,
+    DeviceManifest,
+    Manifest,
+    MemoryManifest,
+    RankManifest,
+)
 from gputap.profiler.schema import CaptureMode, ClockKind, DropCause, StopReason
 from gputap.profiler.store import Capture, CaptureWriter
 
 if TYPE_CHECKING:
     from gputap.profiler.agent_memory import AgentMemory
     from gputap.profiler.device_ingest import DeviceIngest
+    from gputap.profiler.memory_samples import MemoryIngest
 
 POLL_S: Final = 0.02
 """A ring of 131,072 records fills in 40 ms at three million events a second."""
@@ -66,6 +73,9 @@ class Tap(Protocol):
 
     wants_device: bool
     """GPU times are asked for."""
+
+    wants_memory: bool
+    """There is a device whose memory torch may have: its allocator's statistics are asked for."""
 
     def device_settled(self) -> str:
         """Wait for the GPU's last records; why there are none, or not all. Empty: all is well."""
@@ -111,6 +121,7 @@ class _Tapped:
     names: StackNames
     manifest: RankManifest
     device: DeviceIngest | None = None
+    allocator: MemoryIngest | None = None
     before: dict[str, int] = field(default_factory=dict)
     """Counters when the window opened: the self-test's events are not the capture's."""
     started: bool = False
@@ -223,7 +234,26 @@ def _one(tap: Tap, rank: int, plan: Plan, writer: CaptureWriter, offset: int) ->
         modules_of=names.modules_of,
         host_tids=tap.host_tids(),
     )
-    return _Tapped(tap, ingest, names, manifest, _device(tap, ingest, writer, rank))
+    return _Tapped(
+        tap,
+        ingest,
+        names,
+        manifest,
+        device=_device(tap, ingest, writer, rank),
+        allocator=_allocator(tap, ingest, writer, rank),
+    )
+
+
+def _allocator(tap: Tap, ingest: Ingest, writer: CaptureWriter, rank: int) -> MemoryIngest | None:
+    if not tap.wants_memory:
+        return None
+    from gputap.profiler.memory_samples import MemoryIngest
+
+    return MemoryIngest(
+        tap.memory,
+        lambda table, rows: writer.write(table, rows, rank=rank),
+        clock=ingest.clock_now,
+    )
 
 
 def _device(tap: Tap, ingest: Ingest, writer: CaptureWriter, rank: int) -> DeviceIngest | None:
@@ -301,6 +331,8 @@ def _drain(
             one.ingest.poll()
             if one.device:
                 one.device.poll()
+            if one.allocator:
+                one.allocator.poll()
             one.gone = one.gone or _gone(one.tap)
         if now - said >= PROGRESS_S:
             said = now
@@ -356,6 +388,8 @@ def _finish(tapped: Sequence[_Tapped], writer: CaptureWriter) -> None:
     """Write what is left of every rank, learn the last from the targets, let them go."""
     for one in tapped:
         reason = _finish_device(one)
+        if one.allocator:
+            one.allocator.finish()
         if not one.gone:
             one.after = one.tap.after()
         tids = one.tap.host_tids()
@@ -388,6 +422,8 @@ def _manifest(one: _Tapped, device_reason: str) -> RankManifest:
     start, end = memory.get("window_start_ticks"), memory.get("window_end_ticks")
     edges = [_unix(one, ticks) for ticks in (start, end)]
     reasons = (*one.tap.reasons, *([device_reason] if device_reason else []))
+    if one.allocator and one.allocator.failure:
+        reasons = (*reasons, f"torch's allocator did not tell: {one.allocator.failure}")
     if one.gone:
         reasons = (*reasons, f"the target went before the window's end: {one.gone}")
     recorded = _span(one, _since(one, "recorded_ticks"))
@@ -414,6 +450,7 @@ def _manifest(one: _Tapped, device_reason: str) -> RankManifest:
         dropped=_dropped(one),
         cut=_since(one, DropCause.OPEN_AT_CLOSE.name),
         device=_device_manifest(one),
+        memory=_memory_manifest(one),
         stop_reason=_stop_reason(memory.get("stop_reason")),
     )
 
@@ -433,6 +470,19 @@ def _device_manifest(one: _Tapped) -> DeviceManifest | None:
         clock_steps=device.clock_steps,
         yields=memory.get("device_yields"),
         left_out={cause: count for cause, count in device.lost.items() if count},
+    )
+
+
+def _memory_manifest(one: _Tapped) -> MemoryManifest | None:
+    allocator = one.allocator
+    if not allocator:
+        return None
+    return MemoryManifest(
+        readings=allocator.readings,
+        cost_ns=_span(one, allocator.cost_ticks),
+        missed=allocator.missed,
+        nonsense=allocator.nonsense,
+        failure=allocator.failure,
     )
 
 

@@ -44,6 +44,7 @@ class FakeAgent:
         device_clock: int = 64,
         request: int = 1 << 16,
         result: int = 1 << 16,
+        samples: int = 16,
         pid: int | None = None,
     ) -> None:
         """Lay out sections of the given capacities; `pid` is the target's pid as it sees itself."""
@@ -58,6 +59,7 @@ class FakeAgent:
             "arena": (arena, 1),
             "request": (request, 1),
             "result": (result, 1),
+            "samples": (samples, schema.PYTHON_SAMPLE.size),
             "device_clock": (device_clock, schema.DEVICE_CLOCK_SAMPLE.size),
             "device_ring": (PAGE + device_ring, 1),
         }

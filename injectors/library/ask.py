@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from gputap.injectors.library.client import AgentClient, SnippetFailed
 from gputap.injectors.library.snippets import Argument, source
 from gputap.profiler.frames import Module, ModuleNames, module_names, parse_modules
 from gputap.profiler.redact import redact
+
+MEMORY_PERIOD_S: Final = 0.25
+"""Least time between two looks at the allocator: each takes the GIL for 0.02 to 0.3 ms."""
 
 
 def ask(
@@ -42,6 +45,11 @@ def describe(client: AgentClient, *, scan: bool = True, timeout_s: float = 2.0) 
 def counters(client: AgentClient, *, timeout_s: float = 2.0) -> dict[str, Any]:
     """Counters of torch.compile and of the garbage collector, up to now."""
     return ask(client, "counters", timeout_s=timeout_s)
+
+
+def sample_memory(client: AgentClient, *, period_s: float = MEMORY_PERIOD_S) -> None:
+    """Have the allocator's statistics told after steps, in the windows to come."""
+    client.sample_python(source("memory"), period_s)
 
 
 def profiler_is_idle(client: AgentClient, *, timeout_s: float = 2.0) -> bool:

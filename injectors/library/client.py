@@ -137,6 +137,21 @@ class AgentClient:
 
         Raises SnippetFailed if it raised, if the GIL was not to be had in time, or without Python.
         """
+        self._post(source)
+        self.memory.set("request_timeout_ms", max(1, int(timeout_s * 1000)))
+        refused = self._ask(Command.RUN_PYTHON, timeout_s + COMMAND_TIMEOUT_S)
+        return self._answer(refused or self.memory.get("result_status"))
+
+    def sample_python(self, source: str, period_s: float) -> None:
+        """Have a snippet run after steps, in open windows, so often at most; "" ends that.
+
+        Its answers come by `AgentMemory.python_samples`. Raises AttachFailed if it is refused.
+        """
+        self._post(source)
+        self.memory.set("sample_period_ms", max(1, int(period_s * 1000)))
+        self.command(Command.SAMPLE_PYTHON)
+
+    def _post(self, source: str) -> None:
         raw = source.encode()
         mailbox = self.memory.section("request")
         if len(raw) > len(mailbox):
@@ -146,9 +161,6 @@ class AgentClient:
             )
         mailbox[: len(raw)] = np.frombuffer(raw, np.uint8)
         self.memory.set("request_length", len(raw))
-        self.memory.set("request_timeout_ms", max(1, int(timeout_s * 1000)))
-        refused = self._ask(Command.RUN_PYTHON, timeout_s + COMMAND_TIMEOUT_S)
-        return self._answer(refused or self.memory.get("result_status"))
 
     def _answer(self, status: int) -> str:
         raw = self.memory.section("result")[: self.memory.get("result_length")].tobytes()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from gputap.profiler.analysis.device_load import Calls, Device
+    from gputap.profiler.analysis.memory import Readings
 
 Codes = npt.NDArray[np.int32]
 
@@ -173,6 +174,8 @@ class RankData:
     """What the GPUs did; None below level `device`."""
     calls: Calls | None = None
     """CUDA calls; there where `device` is."""
+    memory: tuple[Readings, ...] = ()
+    """What torch's allocator told, by device."""
 
 
 def rank_data(

@@ -47,6 +47,33 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Memory:
+    """What torch's allocator held of one GPU. Bytes; counts are of the window."""
+
+    device: str
+    """As torch names it: `cuda:0`."""
+    step_ends: int
+    """Looks at the end of a step. The next three figures are of these; of all looks where 0."""
+    allocated: int
+    """Of live tensors, at the last of them."""
+    allocated_least: int
+    allocated_most: int
+    allocated_peak: int
+    """The most at any time since the process began, or set it back."""
+    reserved: int
+    """What the allocator has from the driver, at the last look."""
+    reserved_peak: int
+    inactive_split: int
+    """Free, but in segments that are partly used: it can be given to nobody else."""
+    allocations: int
+    segments: int
+    """Blocks taken from the driver (cudaMalloc): none in a loop that has settled."""
+    retries: int
+    """Times that the driver had no more: the whole cache was given back, and it was asked again."""
+    ooms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Operator:
     """An operator or autograd node, over all recorded whole steps and ranks."""
 
@@ -193,6 +220,8 @@ class Rank:
     """Lower-case name of a `CaptureMode`."""
     devices: tuple[str, ...] = ()
     """The GPUs it used."""
+    memory: tuple[Memory, ...] = ()
+    """By GPU, of those that torch has memory of."""
 
 
 @dataclass(frozen=True, slots=True)

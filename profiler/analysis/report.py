@@ -29,6 +29,13 @@ from gputap.profiler.analysis.facts import Facts, RankFacts
 from gputap.profiler.analysis.findings import judge
 from gputap.profiler.analysis.intervals import Mask, containing, union
 from gputap.profiler.analysis.load import EVENT_COLUMNS, RankData, rank_data
+from gputap.profiler.analysis.memory import (
+    SAMPLE_COLUMNS,
+    Readings,
+    memory_readings,
+    memory_totals,
+    step_memory,
+)
 from gputap.profiler.analysis.model import Abstained, Phases, Rank, Report, Step
 from gputap.profiler.analysis.modules import ModuleTotal, merge_modules, module_totals
 from gputap.profiler.analysis.operators import OpTotal, merge_operators, operator_totals
@@ -110,7 +117,15 @@ def load_rank(capture: Capture, rank: RankManifest) -> RankData:
         bursts=rank.bursts,
         scopes_seen_ns=rank.scopes_seen_ns,
     )
-    return replace(data, **load_device(capture, rank))
+    return replace(data, **load_device(capture, rank), memory=load_memory(capture, rank))
+
+
+def load_memory(capture: Capture, rank: RankManifest) -> tuple[Readings, ...]:
+    """What torch's allocator told of a rank, by device."""
+    if not capture.rows("samples", rank.rank):
+        return ()
+    samples = capture.table("samples", SAMPLE_COLUMNS, rank.rank, last_rows=MOST_EVENTS)
+    return memory_readings(samples)
 
 
 def load_device(capture: Capture, rank: RankManifest) -> dict[str, Any]:
@@ -165,7 +180,7 @@ def analyse_rank(data: RankData, manifest: RankManifest) -> RankResult:
         reads=read_backs(thread, cuts),
     )
     modules = module_totals(data, place, chosen, gpu.by_module if gpu else None)
-    steps = _step_table(cuts, phases, gpu)
+    steps = _step_table(cuts, phases, gpu, step_memory(cuts, data.memory))
     return RankResult(facts, modules, base_ns, steps, collectives, gpu.table if gpu else None)
 
 
@@ -273,6 +288,7 @@ def _summary(
         ),
         mode=data.mode,
         devices=_devices(manifest, gpu) if gpu else (),
+        memory=memory_totals(cuts, data.memory),
     )
 
 
@@ -344,7 +360,9 @@ def _steps(cuts: Cuts, phases: StepPhases, gpu: Gpu | None) -> tuple[Step, ...]:
     )
 
 
-def _step_table(cuts: Cuts, phases: StepPhases, gpu: Gpu | None) -> pa.Table:
+def _step_table(
+    cuts: Cuts, phases: StepPhases, gpu: Gpu | None, memory: Mapping[str, tuple[Any, Mask]]
+) -> pa.Table:
     import pyarrow as pa
 
     size = len(cuts)
@@ -368,6 +386,7 @@ def _step_table(cuts: Cuts, phases: StepPhases, gpu: Gpu | None) -> pa.Table:
         "collective_ns": pa.array(phases.collective_ns),
         "events": pa.array(phases.events),
         "gpu_busy_ns": pa.array(gpu.busy_ns) if gpu else pa.nulls(size, pa.int64()),
+        **{name: pa.array(values, mask=none) for name, (values, none) in memory.items()},
     }
     target = schema.arrow_schema(schema.STEPS)
     return pa.Table.from_arrays([columns[f.name] for f in target], schema=target)

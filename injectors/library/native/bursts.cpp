@@ -1,5 +1,6 @@
 #include "bursts.h"
 
+#include "python_samples.h"
 #include "record_function.h"
 
 namespace gputap {
@@ -287,16 +288,20 @@ void when_recording(Live *live, uint64_t now, int64_t spent) {
   }
 }
 
+void count_boundary(Live *live, uint64_t now) {
+  python_samples_boundary(now, add(&live->header->boundaries, 1u) + 1);
+}
+
 }  // namespace
 
 void bursts_boundary(Live *live, ThreadState *thread, Boundary kind) {
   uint64_t now = now_ticks();
   if (g.mode != GPUTAP_CAPTURE_MODE_BURSTS) {
-    if (kind == kOptimizerBoundary) add(&live->header->boundaries, 1u);
+    if (kind == kOptimizerBoundary) count_boundary(live, now);
     return;
   }
   if (!is_step_thread(thread, now) || !counts(kind, now)) return;
-  add(&live->header->boundaries, 1u);
+  count_boundary(live, now);
   learn_period(now);
   uint32_t state = load_acquire(&g.state);
   if (state == kArmed) {

@@ -9,6 +9,7 @@
 #include "python_check.h"
 #include "python_frames.h"
 #include "python_run.h"
+#include "python_samples.h"
 #include "record_function.h"
 #include "ring.h"
 #include "session.h"
@@ -148,13 +149,15 @@ void close_window(Live *live, gputap_stop_reason reason) {
 }
 
 void answer(gputap_control_header *header, int32_t status) {
-  PythonAnswer answer = {status, nullptr, 0};
-  if (!status) answer = python_answer();
-  uint32_t length = answer.length;
-  if (length > header->result_capacity) length = header->result_capacity;
-  if (length) __builtin_memcpy((char *)header + header->result_offset, answer.text, length);
+  uint32_t length = 0;
+  if (!status) {
+    const PythonText &answer = python_answer();
+    status = answer.status;
+    length = answer.length < header->result_capacity ? answer.length : header->result_capacity;
+    if (length) __builtin_memcpy((char *)header + header->result_offset, answer.text, length);
+  }
   header->result_length = length;
-  header->result_status = answer.status;
+  header->result_status = status;
   g.answering = false;
   acknowledge(header, 0);
 }
@@ -180,6 +183,15 @@ int32_t run_python(Live *live) {
     return -ENOMEM_;
   }
   return 0;
+}
+
+int32_t sample_python(Live *live) {
+  gputap_control_header *header = live->header;
+  uint32_t length = load(&header->request_length);
+  if (length > header->request_capacity) return -E2BIG_;
+  if (!python_api_find(live->python.version)) return -EOPNOTSUPP_;
+  const char *source = (const char *)header + header->request_offset;
+  return python_samples_set(source, length, (int64_t)header->sample_period_ms * 1000000);
 }
 
 void python_turn(gputap_control_header *header) {
@@ -210,6 +222,9 @@ void obey(Live *live) {
     case GPUTAP_COMMAND_RUN_PYTHON:
       status = run_python(live);
       if (!status) return;
+      break;
+    case GPUTAP_COMMAND_SAMPLE_PYTHON:
+      status = sample_python(live);
       break;
     case GPUTAP_COMMAND_DEVICE_ON:
       status = device_want(live, true);
@@ -289,6 +304,7 @@ void end_session(Live *live, bool gone) {
   drained = drained && device_is_out;
   record_function_remove();
   sync_gc(false);
+  python_samples_end();
   python_wake_on_done(nullptr);
   python_quit();
   if (gone) store(&header->stop_reason, GPUTAP_STOP_REASON_GPUTAP_GONE);
@@ -308,6 +324,7 @@ bool turn(Live *live) {
     rings_look_after(live);
   }
   python_turn(header);
+  python_samples_turn(live);
   obey(live);
   round_of_housekeeping(live, now_ns);
   return !g.ending;

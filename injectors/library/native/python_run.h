@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "live.h"
+#include "python_source.h"
 
 namespace gputap {
 
@@ -12,10 +13,14 @@ enum PythonJob : uint32_t {
   kRunSource = 1,   /* execute the source handed over by python_set_source */
   kSyncGc = 2,      /* make the garbage collector's callback be there or not, as wanted */
   kCheckLayout = 4, /* python_check.h */
+  kSample = 8,      /* python_samples.h */
 };
 
 // Hands a job to the thread, which is started if need be. False: no thread can be had.
 bool python_submit(PythonJob job);
+
+// The same from a thread of the target's: one CAS and one wake. False: not this time.
+bool python_poke(PythonJob job);
 
 // Neither waiting nor running.
 bool python_is_done(PythonJob job);
@@ -26,14 +31,8 @@ bool python_wait(PythonJob job, int64_t timeout_ns);
 // Copies the source. False if the last one is still being run, or there is no memory.
 bool python_set_source(const char *source, uint32_t length);
 
-struct PythonAnswer {
-  int32_t status; /* 0, 1 exception, -EOPNOTSUPP no Python */
-  const char *text;
-  uint32_t length;
-};
-
 // Of the last run; valid until the next source is set.
-PythonAnswer python_answer();
+const PythonText &python_answer();
 
 // Lets the thread end when it has nothing to do. It may stay for long in somebody else's lock.
 void python_quit();

@@ -16,7 +16,7 @@ namespace {
 constexpr uint32_t kRings = 256, kRingRecords = 131072, kFewestRings = 16;
 constexpr uint32_t kClockSamples = 8192, kStrings = 1 << 18, kCodes = 1 << 16, kStacks = 1 << 18;
 constexpr uint32_t kFrames = 1 << 22, kArena = 64 << 20, kRequest = 1 << 20, kResult = 32 << 20;
-constexpr uint32_t kDeviceRing = 32 << 20, kDeviceClockSamples = 8192;
+constexpr uint32_t kDeviceRing = 32 << 20, kDeviceClockSamples = 8192, kSamples = 512;
 constexpr uint32_t kMostRings = 1 << 14, kMostRecords = 1 << 24;
 
 uint32_t sessions; /* ever opened */
@@ -57,6 +57,8 @@ gputap_control_header layout(uint32_t ring_count, uint32_t ring_capacity) {
   h.device_clock_capacity = kDeviceClockSamples;
   h.device_clock_offset =
       place(&at, (uint64_t)kDeviceClockSamples * sizeof(gputap_device_clock_sample));
+  h.samples_capacity = kSamples;
+  h.samples_offset = place(&at, (uint64_t)kSamples * sizeof(gputap_python_sample));
   h.ring_count = ring_count;
   h.ring_capacity = ring_capacity;
   h.ring_data_offset = sys::kPage;

@@ -56,6 +56,7 @@ enum gputap_command {
   GPUTAP_COMMAND_DETACH = 5,
   GPUTAP_COMMAND_DEVICE_ON = 6,
   GPUTAP_COMMAND_DEVICE_OFF = 7,
+  GPUTAP_COMMAND_SAMPLE_PYTHON = 8,
 };
 
 enum gputap_capture_mode {
@@ -291,6 +292,25 @@ GPUTAP_ASSERT(offsetof(struct gputap_device_chunk, records) == 12);
 GPUTAP_ASSERT(offsetof(struct gputap_device_chunk, version) == 16);
 GPUTAP_ASSERT(offsetof(struct gputap_device_chunk, pad0) == 20);
 
+/* What Python in the target said between two steps; one slot of a ring. */
+struct gputap_python_sample {
+  uint64_t wanted_ticks; /* When it was asked: the end of a step. */
+  uint64_t begin_ticks; /* When Python began, the GIL being ours. */
+  uint64_t end_ticks; /* When it was done. */
+  uint64_t boundary; /* Number of that step's end; 0: none came, so it was a timer. */
+  int32_t status; /* As `result_status`; after an exception no more are taken. */
+  uint32_t length; /* Bytes of the answer. */
+  uint8_t text[4056]; /* The answer, UTF-8. */
+};
+GPUTAP_ASSERT(sizeof(struct gputap_python_sample) == 4096);
+GPUTAP_ASSERT(offsetof(struct gputap_python_sample, wanted_ticks) == 0);
+GPUTAP_ASSERT(offsetof(struct gputap_python_sample, begin_ticks) == 8);
+GPUTAP_ASSERT(offsetof(struct gputap_python_sample, end_ticks) == 16);
+GPUTAP_ASSERT(offsetof(struct gputap_python_sample, boundary) == 24);
+GPUTAP_ASSERT(offsetof(struct gputap_python_sample, status) == 32);
+GPUTAP_ASSERT(offsetof(struct gputap_python_sample, length) == 36);
+GPUTAP_ASSERT(offsetof(struct gputap_python_sample, text) == 40);
+
 /* Where things are in libtorch's RecordFunction. Chosen by gputap from its version table; -1 = unknown. */
 struct gputap_torch_layout {
   uint32_t version; /* torch version as major * 1000 + minor, e.g. 2013. */
@@ -474,7 +494,12 @@ struct gputap_control_header {
   uint32_t device_torch_is_idle; /* 1: after HELD, gputap has asked torch: its profiler, which keeps CUPTI for good, is idle. */
   uint32_t device_pad; /* Reserved. */
   uint8_t device_message[128]; /* Why it is not on; NUL-terminated. */
-  uint8_t pad2[2856]; /* Reserved. */
+  uint64_t samples_offset; /* Python samples (`PythonSample`), a ring. */
+  uint32_t samples_capacity; /* Python samples kept. */
+  uint32_t samples_count; /* Python samples ever taken. */
+  uint32_t sample_period_ms; /* Least time between two; written before SAMPLE_PYTHON. */
+  uint32_t pad4; /* Reserved. */
+  uint8_t pad2[2832]; /* Reserved. */
 };
 GPUTAP_ASSERT(sizeof(struct gputap_control_header) == 4096);
 GPUTAP_ASSERT(offsetof(struct gputap_control_header, magic) == 0);
@@ -574,6 +599,11 @@ GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_on_ticks) == 1096);
 GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_torch_is_idle) == 1104);
 GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_pad) == 1108);
 GPUTAP_ASSERT(offsetof(struct gputap_control_header, device_message) == 1112);
-GPUTAP_ASSERT(offsetof(struct gputap_control_header, pad2) == 1240);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, samples_offset) == 1240);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, samples_capacity) == 1248);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, samples_count) == 1252);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, sample_period_ms) == 1256);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, pad4) == 1260);
+GPUTAP_ASSERT(offsetof(struct gputap_control_header, pad2) == 1264);
 
 #endif

@@ -34,14 +34,6 @@ def collected(found):
     found["gc"] = {"stats": gc.get_stats(), "count": list(gc.get_count())}
 
 
-def allocated(found):
-    cuda = sys.modules.get("torch.cuda")
-    if cuda is not None and cuda.is_initialized():
-        stats = cuda.memory_stats()
-        names = ("num_alloc_retries", "num_ooms", "allocated_bytes.all.peak", "num_device_alloc")
-        found["cuda_memory"] = {name: stats[name] for name in names if name in stats}
-
-
 def attempt(step, found):
     try:
         step(found)
@@ -51,7 +43,7 @@ def attempt(step, found):
 
 def run():
     found = {"time_unix_ns": time.time_ns(), "problems": []}
-    for step in (compiled, collected, allocated):
+    for step in (compiled, collected):
         attempt(step, found)
     return json.dumps(found)
 

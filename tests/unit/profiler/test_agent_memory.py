@@ -190,6 +190,8 @@ def test_closing_twice_is_harmless_and_leaves_records_alone(agent: FakeAgent) ->
         ("strings_capacity", 2**32 - 1),
         ("arena_offset", 4097),
         ("clock_capacity", 2**31),
+        ("samples_capacity", 2**31),
+        ("samples_offset", 2**63),
     ],
 )
 def test_nonsense_is_refused(agent: FakeAgent, field: str, value: int) -> None:
