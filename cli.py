@@ -68,6 +68,22 @@ BudgetSpansOption = Annotated[
     ),
 ]
 
+TrustSeccompOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust-seccomp",
+        help="Go ahead where the target's seccomp filter cannot be read; one that kills on"
+        " memfd_create or clone3 would kill the target.",
+    ),
+]
+ViaOption = Annotated[
+    str,
+    typer.Option(
+        metavar="WAY",
+        help="How to get in: auto, ptrace or remote-exec (CPython 3.14 and later, PEP 768).",
+    ),
+]
+
 
 def talk() -> Console:
     """Console for people, on stderr."""
@@ -159,21 +175,8 @@ def attach(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a capture at DIR.")
     ] = False,
-    trust_seccomp: Annotated[
-        bool,
-        typer.Option(
-            "--trust-seccomp",
-            help="Go ahead where the target's seccomp filter cannot be read; one that kills on"
-            " memfd_create or clone3 would kill the target.",
-        ),
-    ] = False,
-    via: Annotated[
-        str,
-        typer.Option(
-            metavar="WAY",
-            help="How to get in: auto, ptrace or remote-exec (CPython 3.14 and later, PEP 768).",
-        ),
-    ] = "auto",
+    trust_seccomp: TrustSeccompOption = False,
+    via: ViaOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Capture a window of a running process, then say what holds it back.
@@ -533,6 +536,50 @@ def detach(
     from gputap.injectors.tap import let_go
 
     talk().print(f"pid {pid}: {let_go(pid)}", markup=False)
+
+
+@app.command(epilog="Example: gputap snapshot 4242 --record 5s -o memory.pickle")
+def snapshot(
+    pid: Annotated[int, typer.Argument(metavar="PID", help="Process to ask.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Default gputap-PID-TIME.memory.pickle."
+        ),
+    ] = None,
+    record: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Record the allocator's history for so long first, with Python stacks: some"
+            " microseconds per allocation.",
+        ),
+    ] = None,
+    trust_seccomp: TrustSeccompOption = False,
+    via: ViaOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Have torch write down every block of GPU memory, for PyTorch's memory viewer.
+
+    Python in the process stands still while torch does so: milliseconds, or a second or two where
+    there are very many blocks.
+    """
+    from dataclasses import asdict
+
+    from gputap.dashboards.snapshot import snapshot_lines
+    from gputap.injectors.snapshot import take_snapshot
+    from gputap.profiler.clock import parse_duration
+
+    path = output or Path(f"{_default_path([pid])}.memory.pickle")
+    record_s = parse_duration(record) / 1e9 if record else 0.0
+    with _terminated_politely():
+        taken = take_snapshot(pid, path, record_s=record_s, entry=_entry(via, trust_seccomp))
+    if as_json:
+        print_json(asdict(taken))
+        return
+    for line in snapshot_lines(asdict(taken)):
+        talk().print(line, markup=False, soft_wrap=True)
+    sys.stdout.write(f"{taken.path}\n")
 
 
 @app.command(epilog="Example: gputap ps --json")

@@ -64,7 +64,7 @@ class AgentTap:
 
         `device`: what of the GPU is to be recorded; None is level `framework`, nothing of it.
         """
-        self.target: Final[Target] = _look(pid)
+        self.target: Final[Target] = look(pid)
         self.pid = pid
         self.level = "framework"
         injection = enter(self.target, agent=built(AGENT), entry=entry)
@@ -166,7 +166,7 @@ def _no_device(target: Target) -> str:
     return "the process uses no CUDA device"
 
 
-def _look(pid: int) -> Target:
+def look(pid: int) -> Target:
     """The target; an injector that a killed gputap has left in it is waited for."""
     deadline = time.monotonic() + PASSING_S
     while (target := inspect(pid)).tracer_name == INJECT and time.monotonic() < deadline:

@@ -52,6 +52,14 @@ def sample_memory(client: AgentClient, *, period_s: float = MEMORY_PERIOD_S) -> 
     client.sample_python(source("memory"), period_s)
 
 
+def snapshot(client: AgentClient, *, record_s: float, timeout_s: float) -> dict[str, Any]:
+    """The allocator's memory snapshot, pickled and packed, after `record_s` of its history."""
+    limit = len(client.memory.section("result")) - 4096
+    return ask(
+        client, "snapshot", record_s=record_s, limit_bytes=max(limit, 0), timeout_s=timeout_s
+    )
+
+
 def profiler_is_idle(client: AgentClient, *, timeout_s: float = 2.0) -> bool:
     """Whether torch's profiler is surely not at work, nor about to be."""
     return ask(client, "profiler", timeout_s=timeout_s).get("idle") is True

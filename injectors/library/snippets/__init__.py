@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-Argument = bool | int | str | list[int]
+Argument = bool | int | float | str | list[int]
 
 _HERE: Final = Path(__file__).parent
 

@@ -7,6 +7,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "allocator_history.h"
 #include "allocator_stats.h"
 #include "runtime.h"
 
@@ -75,6 +76,32 @@ class Cache final : public c10::DeviceAllocator {
     return {free, total};
   }
 
+  std::vector<HeldBlock> held() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    std::vector<HeldBlock> found;
+    auto add = [&](const Block &block, const char *state, bool used) {
+      found.push_back({(uintptr_t)block.pointer, block.reserved, used ? block.allocated : 0,
+                       used ? block.requested : 0, block.stream, block.device, state});
+    };
+    for (auto &[pointer, block] : live_) add(block, "active_allocated", true);
+    for (auto &block : waiting_) add(block, "active_awaiting_free", true);
+    for (auto &[key, blocks] : cached_)
+      for (auto &[bytes, block] : blocks) add(block, "inactive", false);
+    return found;
+  }
+  std::vector<MemoryEvent> events() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return history_.events();
+  }
+  void record(size_t most) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    history_.record(most);
+  }
+  bool is_recorded() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return history_.on();
+  }
+
  private:
   using Key = std::pair<int, c10::StreamId>;
 
@@ -89,6 +116,7 @@ class Cache final : public c10::DeviceAllocator {
     block.requested = bytes;
     count(block);
     report(block, (int64_t)rounded);
+    note("alloc", block, rounded);
     live_[block.pointer] = block;
     return block.pointer;
   }
@@ -119,6 +147,7 @@ class Cache final : public c10::DeviceAllocator {
     }
     add(stats.segment, small(wanted), 1);
     add(stats.reserved_bytes, small(wanted), wanted);
+    history_.note("segment_alloc", pointer, wanted, stream, device);
     return {pointer, wanted, 0, 0, device, stream, {}, {}};
   }
 
@@ -156,6 +185,7 @@ class Cache final : public c10::DeviceAllocator {
     take(stats_[block.device].allocated_bytes, is_small, block.allocated);
     take(stats_[block.device].requested_bytes, is_small, block.requested);
     report(block, -(int64_t)block.allocated);
+    note("free_requested", block, block.allocated);
     for (c10::StreamId id : block.used_on) await_stream(block, id);
     block.used_on.clear();
     if (block.awaited.empty())
@@ -195,6 +225,7 @@ class Cache final : public c10::DeviceAllocator {
 
   void cache(const Block &block) {
     bool is_small = small(block.reserved);
+    note("free_completed", block, block.allocated);
     take(stats_[block.device].active, is_small, 1);
     take(stats_[block.device].active_bytes, is_small, block.allocated);
     cached_[Key(block.device, block.stream)].emplace(block.reserved, block);
@@ -205,6 +236,7 @@ class Cache final : public c10::DeviceAllocator {
       if (device >= 0 && key.first != device) continue;
       for (auto &[bytes, block] : blocks) {
         cudaFree(block.pointer);
+        note("segment_free", block, bytes);
         DeviceStats &stats = stats_[key.first];
         stats.num_device_free++;
         take(stats.segment, small(bytes), 1);
@@ -224,6 +256,10 @@ class Cache final : public c10::DeviceAllocator {
     add(stats.requested_bytes, is_small, block.requested);
   }
 
+  void note(const char *action, const Block &block, size_t bytes) {
+    history_.note(action, block.pointer, bytes, block.stream, block.device);
+  }
+
   void report(const Block &block, int64_t bytes) {
     DeviceStats &stats = stats_[block.device];
     c10::reportMemoryUsageToProfiler(block.pointer, bytes, stats.allocated_bytes[0].current,
@@ -236,14 +272,21 @@ class Cache final : public c10::DeviceAllocator {
   std::map<Key, std::multimap<size_t, Block>> cached_;
   std::vector<Block> waiting_;
   std::map<int, DeviceStats> stats_;
+  History history_;
 };
 
-}  // namespace
-
-c10::DeviceAllocator *allocator() {
+Cache *cache() {
   static auto *cache = new Cache;  // never destroyed: tensors outlive static destructors
   return cache;
 }
+
+}  // namespace
+
+c10::DeviceAllocator *allocator() { return cache(); }
+std::vector<HeldBlock> held_blocks() { return cache()->held(); }
+std::vector<MemoryEvent> memory_events() { return cache()->events(); }
+void record_memory_events(size_t most) { cache()->record(most); }
+bool memory_events_are_recorded() { return cache()->is_recorded(); }
 
 namespace {
 struct Register {

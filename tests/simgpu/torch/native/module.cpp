@@ -1,6 +1,7 @@
 // What Python needs beyond torch.Stream, torch.Event and torch.accelerator.
 #include <torch/csrc/utils/pybind.h>
 
+#include "allocator.h"
 #include "finish.h"
 #include "graph.h"
 #include "graph_object.h"
@@ -22,6 +23,22 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("current_device", &current_device);
   m.def("set_device", [](int device) { exchange_device(device); });
   m.def("capturing", &capturing);
+  m.def("held_blocks", [] {
+    py::list out;
+    for (const HeldBlock &it : held_blocks())
+      out.append(py::make_tuple(it.address, it.reserved, it.allocated, it.requested, it.stream,
+                                it.device, it.state));
+    return out;
+  });
+  m.def("memory_events", [] {
+    py::list out;
+    for (const MemoryEvent &it : memory_events())
+      out.append(
+          py::make_tuple(it.action, it.address, it.bytes, it.stream, it.device, it.time_us));
+    return out;
+  });
+  m.def("record_memory_events", &record_memory_events);
+  m.def("memory_events_are_recorded", &memory_events_are_recorded);
   m.def("stream_handle", [](int device, int64_t id) {
     return (uintptr_t)handle_of(c10::Stream(c10::Stream::UNSAFE, c10::Device(kType, device), id));
   });

@@ -1,0 +1,139 @@
+"""A memory snapshot of one process, on request: PyTorch's own, in its own format.
+
+What the target pickled is never unpickled here: it is somebody else's data, and a pickle may hold
+code. It is written to a file for PyTorch's viewer, which does not run it.
+"""
+
+from __future__ import annotations
+
+import binascii
+import os
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+from gputap.injectors.built import AGENT, built
+from gputap.injectors.entry import Entry, enter
+from gputap.injectors.library import ask
+from gputap.injectors.library.client import AgentClient
+from gputap.injectors.tap import AUTO, look
+from gputap.profiler.errors import CaptureNotWritable, ProfilerError
+
+ANSWER_S: Final = 60.0
+"""Torch lists hundreds of thousands of blocks in a second or two; a busy machine is slower."""
+
+MOST_BYTES: Final = 4 << 30
+"""Unpacked; the packed form of more does not come through."""
+
+
+class NoSnapshot(ProfilerError):
+    """The target gave none."""
+
+    help = "The target was left as it was."
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What was written, as the target described it. Sizes in bytes, times in seconds."""
+
+    path: str
+    bytes: int
+    device: str
+    segments: int
+    allocated: int
+    reserved: int
+    events: int
+    """Of the allocator's history; 0 where none was recorded."""
+    history: str
+    """`none`, `ours` (recorded for this snapshot) or `the job's`."""
+    standstill_s: float
+    """How long Python in the target could do nothing else."""
+
+
+def take_snapshot(pid: int, path: Path, *, record_s: float = 0.0, entry: Entry = AUTO) -> Snapshot:
+    """Have torch in process `pid` make a memory snapshot, and write it to `path`.
+
+    `record_s`: record the allocator's history for so long first. Raises an error of the target's
+    tree, NoSnapshot, or CaptureNotWritable; the file appears whole or not at all.
+    """
+    with _file_at(path) as file:
+        injection = enter(look(pid), agent=built(AGENT), entry=entry)
+        with AgentClient(pid, injection.control_fd) as client:
+            said = ask.snapshot(client, record_s=record_s, timeout_s=record_s + ANSWER_S)
+        if problem := said.get("problem"):
+            raise NoSnapshot(f"pid {pid} gave no memory snapshot: {problem}.")
+        try:
+            snapshot = _described(said, path)
+            raw = _unpacked(said, snapshot.bytes)
+        except (KeyError, TypeError, ValueError, zlib.error) as exc:
+            raise NoSnapshot(f"pid {pid} gave a snapshot that makes no sense: {exc!r}.") from exc
+        try:
+            file.write(raw)
+        except OSError as exc:
+            raise _not_written(path, exc) from exc
+    return snapshot
+
+
+def _described(said: dict[str, Any], path: Path) -> Snapshot:
+    return Snapshot(
+        path=str(path),
+        bytes=int(said["bytes"]),
+        device=str(said["device"]),
+        segments=int(said["segments"]),
+        allocated=int(said["allocated"]),
+        reserved=int(said["reserved"]),
+        events=int(said["events"]),
+        history=str(said["history"]),
+        standstill_s=float(said["standstill_s"]),
+    )
+
+
+def _unpacked(said: dict[str, Any], size: int) -> bytes:
+    if "data" not in said:
+        raise NoSnapshot(
+            f"The memory snapshot is too large: {int(said['packed_bytes']) >> 20} MiB packed.",
+            hint="With a shorter --record, or none, it is smaller.",
+        )
+    if not 0 < size <= MOST_BYTES:
+        raise ValueError(f"{size} bytes")
+    raw = zlib.decompressobj().decompress(binascii.a2b_base64(said["data"]), size + 1)
+    if len(raw) != size:
+        raise ValueError("its length is not the one that was told")
+    return raw
+
+
+@contextmanager
+def _file_at(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears at `path` when all went well, and not at all else.
+
+    Owner-only, like a capture: it names the job's files and functions. It is opened before the
+    target is asked, which must not stand still in vain.
+    """
+    if path.is_dir():
+        raise CaptureNotWritable(f"{path} is a directory.", hint="Give the name of a file.")
+    try:
+        file = tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False)
+    except OSError as exc:
+        raise _not_written(path, exc) from exc
+    try:
+        with file:
+            yield file
+            try:
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(file.name, path)
+            except OSError as exc:
+                raise _not_written(path, exc) from exc
+    except BaseException:
+        os.unlink(file.name)
+        raise
+
+
+def _not_written(path: Path, exc: OSError) -> CaptureNotWritable:
+    return CaptureNotWritable(
+        f"{path} cannot be written: {exc.strerror or exc}.", hint="Give another with -o FILE."
+    )
