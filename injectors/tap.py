@@ -51,7 +51,7 @@ class HostTids(dict[int, int]):
 
 
 class AgentTap:
-    """Attach to one process. Implements `profiler.session.Tap`."""
+    """Attach to one process. Implements `profiler.tapped.Tap`."""
 
     def __init__(
         self,
@@ -121,6 +121,10 @@ class AgentTap:
     def stop(self) -> None:
         """Close it; a window that has closed itself is fine."""
         self._client.stop()
+
+    def raise_if_gone(self) -> None:
+        """Raise TargetGone if the target has ended, or runs another program now."""
+        self._client.raise_if_gone()
 
     def modules(self, addresses: Sequence[int]) -> Mapping[int, tuple[str, str]]:
         """Names and classes of nn.Modules; those that the target cannot name now are absent."""

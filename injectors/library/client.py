@@ -26,6 +26,7 @@ COMMAND_TIMEOUT_S: Final = 5.0
 """The agent answers within its 100 ms turn; a machine under load is given more."""
 
 _ALIVE_CHECK_S: Final = 0.05
+_MAPS_CHECK_S: Final = 0.5
 _FUTEX_WAIT: Final = 0
 _FUTEX_WAKE: Final = 1
 _SYS_FUTEX: Final = {"x86_64": 202, "aarch64": 98}.get(platform.machine(), -1)
@@ -113,6 +114,8 @@ class AgentClient:
             self._close()
             raise TargetBusy(f"pid {pid} is already tapped by another gputap.")
         self._closed = False
+        self._look_again = 0.0
+        self._mapped = True
 
     # --------------------------------------------------------------------------- commands
 
@@ -220,14 +223,6 @@ class AgentClient:
                 self.raise_if_gone()
 
     def _raise_silent(self, command: Command) -> None:
-        try:
-            same = os.path.samestat(os.stat(self._path), os.fstat(self.memory.fd))
-        except OSError:
-            same = False
-        if not same:
-            raise TargetGone(
-                f"pid {self.pid} runs another program now; the agent went with the old."
-            )
         raise AttachFailed(f"The agent in pid {self.pid} did not answer {command.name} in time.")
 
     # ------------------------------------------------------------------------------ state
@@ -258,9 +253,30 @@ class AgentClient:
             return False
 
     def raise_if_gone(self) -> None:
-        """Raise TargetGone if the target has ended."""
+        """Raise TargetGone if the target has ended, or runs another program now."""
         if not self.alive():
             raise TargetGone(f"pid {self.pid} has ended.")
+        if not self._is_there():
+            raise TargetGone(
+                f"pid {self.pid} runs another program now; the agent went with the old."
+            )
+
+    def _is_there(self) -> bool:
+        """The agent is in the target: an exec closes its descriptor, and takes its memory away."""
+        own = os.fstat(self.memory.fd)
+        try:
+            if os.path.samestat(os.stat(self._path), own):
+                return True
+        except PermissionError:  # the target has changed its user meanwhile
+            return True
+        except OSError:
+            pass
+        # The target may have closed the descriptor by itself: then the memory tells.
+        now = time.monotonic()
+        if now >= self._look_again:
+            self._look_again = now + _MAPS_CHECK_S
+            self._mapped = _maps_inode(self.pid, own.st_ino)
+        return self._mapped
 
     # ---------------------------------------------------------------------------- closing
 
@@ -294,6 +310,18 @@ class AgentClient:
         except ProfilerError:
             if value is None:
                 raise
+
+
+def _maps_inode(pid: int, inode: int) -> bool:
+    """Whether a process has a file of this inode mapped."""
+    wanted = str(inode).encode()
+    try:
+        with open(f"/proc/{pid}/maps", "rb") as maps:
+            return any(line.split(None, 5)[4] == wanted for line in maps)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
 
 
 def _pidfd(pid: int) -> int | None:

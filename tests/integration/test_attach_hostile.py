@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from gputap.profiler.store import Capture
+from tests.agent_driver import maps_of_agent
 from tests.tapped import GPUTAP, capture, gputap
 from tests.workload import Workload
 
@@ -309,3 +310,28 @@ def test_a_target_that_becomes_another_program_in_mid_window(tmp_path: Path) -> 
         # The new program is as it would be without us.
         target.stdin.close()
         assert target.wait(30) == 0
+
+
+def test_a_target_that_closes_descriptors_that_it_does_not_know(tmp_path: Path) -> None:
+    shell = f"ulimit -n 4096; exec {sys.executable} {TARGETS / 'closes.py'}"
+    with subprocess.Popen(["bash", "-c", shell], stdout=subprocess.PIPE, text=True) as target:
+        assert target.stdout is not None
+        said = target.stdout
+        try:
+            assert said.readline() == f"ready {target.pid}\n"
+
+            def during() -> None:
+                os.kill(target.pid, signal.SIGUSR1)
+                assert said.readline() == "closed\n"
+
+            taken = capture([target.pid], tmp_path / "capture", during)
+            assert taken.rows("events") > 0
+            # The agent lets go of the memory alone: its descriptor's number is a file's now.
+            wait_until(lambda: not maps_of_agent(target.pid))
+            os.kill(target.pid, signal.SIGUSR2)
+            still, _, held = said.readline().split()
+            assert still == held
+            again = capture([target.pid], tmp_path / "again", lambda: None)
+            assert again.manifest.state == "closed"
+        finally:
+            target.kill()

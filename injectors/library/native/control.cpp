@@ -23,7 +23,7 @@ namespace {
 
 constexpr int64_t kIdleNs = 100000000, kRoundNs = 100000000;
 constexpr int64_t kSecondNs = 1000000000, kRecentNs = 3600 * kSecondNs;
-constexpr int64_t kFirstLockNs = 10000000000;
+constexpr int64_t kFirstLockNs = 10000000000, kQuietNs = 10000000000;
 constexpr int64_t kGcWaitNs = 250000000;
 constexpr int64_t kCheckWaitNs = 1000000000;
 constexpr int64_t kDeviceNs = 4000000000;
@@ -33,6 +33,7 @@ struct Control {
   bool answering;       /* a RUN_PYTHON is under way */
   int64_t answer_deadline_ns;
   int64_t began_ns;
+  int64_t heard_ns; /* when gputap's last command came, or its window was open */
   int64_t round_ns; /* when the last round of housekeeping was */
   bool ending;
 };
@@ -208,6 +209,7 @@ void obey(Live *live) {
   if (seq == g.command_seq) return;
   g.command_seq = seq;
   g.answering = false;
+  g.heard_ns = sys::monotonic_ns();
   int32_t status = 0;
   switch (header->command) {
     case GPUTAP_COMMAND_CONFIGURE:
@@ -280,6 +282,12 @@ void round_of_housekeeping(Live *live, int64_t now_ns) {
 
 bool gputap_is_gone(int64_t now_ns) {
   if (load_acquire(&g_session.end_asked)) return true;
+  // The lock cannot be asked for any more: commands are a sign of life too, and a window that ends by
+  // itself is seen through.
+  if (!session_has_descriptor()) {
+    if (window_is_open() && g_live->header->window_ns) g.heard_ns = now_ns;
+    return now_ns - g.heard_ns > kQuietNs;
+  }
   if (session_is_locked()) {
     store_release(&g_session.lock_seen, 1);
     return false;
@@ -354,7 +362,7 @@ void *control_main(void *name) {
 
 bool control_start() {
   g = {};
-  g.began_ns = sys::monotonic_ns();
+  g.began_ns = g.heard_ns = sys::monotonic_ns();
   // The thread takes its first clock sample by itself; one right behind it would tell no rate.
   g.round_ns = g.began_ns;
   return host_start_thread(control_main, "gputap");

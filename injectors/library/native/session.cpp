@@ -9,7 +9,7 @@
 
 namespace gputap {
 
-Session g_session = {kDetached, 0, -1, 0, 0, 0, 0, nullptr};
+Session g_session = {kDetached, 0, -1, 0, 0, 0, {0, 0}, 0, nullptr};
 
 namespace {
 
@@ -97,6 +97,15 @@ int make_memfd(uint64_t bytes) {
   return move_up((int)fd);
 }
 
+// Device and inode of what is open there.
+bool identify(int fd, uint64_t *file) {
+  uint64_t status[32];
+  if (sys::failed(sys::call(sys::kFstat, fd, (long)status))) return false;
+  file[0] = status[0];
+  file[1] = status[1];
+  return true;
+}
+
 void publish(gputap_control_header *header) {
   uint8_t *base = (uint8_t *)header;
   Live *live = g_live;
@@ -120,6 +129,12 @@ void publish(gputap_control_header *header) {
 }
 
 }  // namespace
+
+bool session_has_descriptor() {
+  uint64_t file[2];
+  return identify(g_session.fd, file) && file[0] == g_session.file[0] &&
+         file[1] == g_session.file[1];
+}
 
 int session_open(uint32_t ring_count, uint32_t ring_capacity) {
   if (!ring_count) ring_count = kRings;
@@ -146,6 +161,7 @@ int session_open(uint32_t ring_count, uint32_t ring_capacity) {
     g_session.header = (gputap_control_header *)at;
     g_session.bytes = header.total_bytes;
     g_session.fd = fd;
+    identify(fd, g_session.file);
     g_session.lock_seen = g_session.end_asked = 0;
     publish(g_session.header);
     store_release(&g_session.header->magic, GPUTAP_MAGIC);
@@ -165,7 +181,7 @@ void session_close(bool drained) {
   } else {
     g_session.leaked++;
   }
-  sys::close(g_session.fd);
+  if (session_has_descriptor()) sys::close(g_session.fd);
   g_session.fd = -1;
   g_session.header = nullptr;
 }
@@ -187,7 +203,7 @@ void session_forget_after_fork() {
   device_forget_after_fork();
   if (g_session.phase == kDetached) return;
   if (g_session.header) sys::unmap(g_session.header, g_session.bytes);
-  if (g_session.fd >= 0) sys::close(g_session.fd);
+  if (g_session.fd >= 0 && session_has_descriptor()) sys::close(g_session.fd);
   g_session.header = nullptr;
   g_session.fd = -1;
   g_session.phase = kDetached;

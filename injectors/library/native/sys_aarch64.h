@@ -10,6 +10,7 @@ namespace sys {
 enum Number : long {
   kFcntl = 25,
   kFtruncate = 46,
+  kFstat = 80,
   kOpenat = 56,
   kClose = 57,
   kRead = 63,

@@ -10,6 +10,7 @@ namespace sys {
 enum Number : long {
   kRead = 0,
   kClose = 3,
+  kFstat = 5,
   kMmap = 9,
   kMprotect = 10,
   kMunmap = 11,
