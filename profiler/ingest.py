@@ -106,6 +106,8 @@ class Ingest:
         self._chunks: dict[int, list[Records]] = {}
         self._calls: dict[int, list[Records]] = {}
         """CUDA calls, which have a table of their own."""
+        self._nccl: dict[int, list[Records]] = {}
+        """So have NCCL's."""
         self._rows = 0
         self._oldest = 0.0
         self._threads: dict[int, Thread] = {}
@@ -145,6 +147,7 @@ class Ingest:
             return
         chunks, self._chunks = self._chunks, {}
         calls, self._calls, self._rows = self._calls, {}, 0
+        nccl, self._nccl = self._nccl, {}
         clock = self.clock_now()
         for ring in self._source.rings():
             self._see(ring)
@@ -153,6 +156,10 @@ class Ingest:
             from gputap.profiler.call_events import call_rows
 
             self._sink("cuda_api", call_rows(calls, clock, self.strings(_highest(calls))))
+        if nccl:
+            from gputap.profiler.nccl_calls import nccl_rows
+
+            self._sink("nccl_calls", nccl_rows(nccl, clock, self.strings(_highest(nccl))))
         if chunks:
             self._sink("events", events_table(chunks, clock, self._names(chunks)))
 
@@ -205,10 +212,12 @@ class Ingest:
 
     def _keep(self, tid: int, records: Records) -> None:
         thread = self._thread(tid)
-        calls = records["kind"] == EventKind.CUDA_API
-        if calls.any():
-            self._calls.setdefault(thread.tid, []).append(records[calls])
-            records = records[~calls]
+        kinds = records["kind"]
+        for kind, kept in ((EventKind.CUDA_API, self._calls), (EventKind.NCCL_API, self._nccl)):
+            calls = kinds == kind
+            if calls.any():
+                kept.setdefault(thread.tid, []).append(records[calls])
+                records, kinds = records[~calls], kinds[~calls]
         if len(records):
             thread.events += len(records)
             self._chunks.setdefault(thread.tid, []).append(records)
@@ -250,5 +259,6 @@ class Ingest:
 
 
 def _highest(chunks: Mapping[int, Sequence[Records]]) -> int:
-    """The highest string id that names a record."""
-    return max(int(c["name_id"].max()) for thread in chunks.values() for c in thread)
+    """The highest string id in the records."""
+    ids = ("name_id", "shape_id")
+    return max(int(c[i].max()) for thread in chunks.values() for c in thread for i in ids)

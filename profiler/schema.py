@@ -52,6 +52,8 @@ class EventKind(IntEnum):
     COLLECTIVE = 6
     CUDA_API = 7
     """A call of the CUDA runtime or driver; `seq` is its correlation id."""
+    NCCL_API = 8
+    """A call of NCCL by a library other than torch; `shape_id` is its arguments as JSON."""
 
 
 class EventFlag(IntEnum):
@@ -908,6 +910,30 @@ COLLECTIVES: Final = Table(
     ),
 )
 
+NCCL_CALLS: Final = Table(
+    "nccl_calls",
+    "Calls of NCCL by libraries other than torch, sorted by tid and start. Torch's own are in "
+    "`collectives` by what torch tells of them.",
+    (
+        Column("start_ns", "int64", "Start of the call, unix time.", unit="ns"),
+        Column("duration_ns", "int64", "Length of the call, not of the work.", unit="ns"),
+        Column("tid", "int32", "Thread that called."),
+        Column("name", "dictionary", "Function, e.g. ncclAllReduce, ncclGroupEnd."),
+        Column("op", "dictionary", "all_reduce, send, ...; null for ncclGroupEnd."),
+        Column("count", "int64", "Elements, as the function counts them."),
+        Column("dtype", "dictionary", "Element type; null if NCCL's number is not known."),
+        Column("bytes", "int64", "Payload of this rank's input.", unit="bytes"),
+        Column("reduction", "dictionary", "sum, prod, max, min, avg or custom; null if none."),
+        Column("peer", "int32", "Root of the collective, or peer of a send or receive."),
+        Column("communicator", "dictionary", "Its handle in this process."),
+        Column("comm_rank", "int32", "Rank in the communicator; null if it was not ready."),
+        Column("comm_size", "int32", "Ranks in the communicator."),
+        Column("device_id", "int32", "CUDA's number of its device."),
+        Column("stream", "dictionary", "Handle of the stream."),
+        Column("return_value", "int32", "ncclResult_t."),
+    ),
+)
+
 THREADS: Final = Table(
     "threads",
     "Threads of the target that were seen.",
@@ -1014,6 +1040,7 @@ TABLES: Final = (
     SAMPLES,
     DEVICE,
     CUDA_API,
+    NCCL_CALLS,
     LAUNCHES,
 )
 

@@ -51,7 +51,7 @@ def on_device(data: RankData, launches: Launches, found: Events) -> OnDevice | N
     call = launches.call[rows]
     owner = _last_before(found, calls.tid[call], calls.start[call])
     rows, owner = rows[owner >= 0], owner[owner >= 0]
-    return _summed(device, rows, owner, len(found))
+    return summed(device, rows, owner, len(found))
 
 
 def _in_collective(data: RankData) -> Mask:
@@ -70,7 +70,8 @@ def _last_before(found: Events, tid: Codes, time: Ints) -> Index:
     return out
 
 
-def _summed(device: Device, rows: Index, owner: Index, count: int) -> OnDevice:
+def summed(device: Device, rows: Index, owner: Index, count: int) -> OnDevice:
+    """The kernels `rows` of the device put together by the collective that `owner` says."""
     start = np.full(count, np.iinfo(np.int64).max)
     end = np.zeros(count, np.int64)
     np.minimum.at(start, owner, device.start[rows])

@@ -20,6 +20,7 @@ from gputap.profiler.analysis.intervals import Ints, Mask, Union, containing, ou
 from gputap.profiler.analysis.load import ARRAYS, LISTS, Events, RankData
 from gputap.profiler.analysis.matching import match as match_ranks
 from gputap.profiler.analysis.model import Collective
+from gputap.profiler.analysis.nccl import nccl_columns
 from gputap.profiler.analysis.recorder import entries, match
 
 if TYPE_CHECKING:
@@ -102,8 +103,9 @@ def collective_rows(
 ) -> pa.Table:
     """Rows of `schema.COLLECTIVES` for one rank; with `launches` timed by their kernels.
 
-    `recorder` is the flight recorder's answer: it gives group and sequence number. Without it
-    `seq` counts from the window's start and the group is null.
+    Those that other libraries asked NCCL for come behind torch's. `recorder` is the flight
+    recorder's answer: it gives group and sequence number. Without it `seq` counts from the
+    window's start and the group is null.
     """
     import pyarrow as pa
 
@@ -138,6 +140,14 @@ def collective_rows(
         "protocol": gpu.protocol if gpu else [None] * len(found),
         "timing_source": ["device" if t else s for t, s in zip(timed, source, strict=True)],
     }
+    own = _table(columns)
+    others = nccl_columns(data, cuts, launches)
+    return own if others is None else pa.concat_tables([own, _table(others)]).combine_chunks()
+
+
+def _table(columns: dict[str, Any]) -> pa.Table:
+    import pyarrow as pa
+
     target = schema.arrow_schema(schema.COLLECTIVES)
     return pa.Table.from_arrays([_column(columns[f.name], f.type) for f in target], schema=target)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from gputap.profiler.analysis.device_load import Calls, Device
     from gputap.profiler.analysis.memory import Readings
+    from gputap.profiler.analysis.nccl import NcclCalls
 
 Codes = npt.NDArray[np.int32]
 
@@ -174,6 +175,8 @@ class RankData:
     """What the GPUs did; None below level `device`."""
     calls: Calls | None = None
     """CUDA calls; there where `device` is."""
+    nccl: NcclCalls | None = None
+    """What libraries other than torch asked NCCL for."""
     memory: tuple[Readings, ...] = ()
     """What torch's allocator told, by device."""
 

@@ -38,6 +38,7 @@ from gputap.profiler.analysis.memory import (
 )
 from gputap.profiler.analysis.model import Abstained, Phases, Rank, Report, Step
 from gputap.profiler.analysis.modules import ModuleTotal, merge_modules, module_totals
+from gputap.profiler.analysis.nccl import NCCL_COLUMNS, NcclCalls, nccl_calls
 from gputap.profiler.analysis.operators import OpTotal, merge_operators, operator_totals
 from gputap.profiler.analysis.overhead import overhead
 from gputap.profiler.analysis.phases import StepPhases, step_phases
@@ -117,7 +118,19 @@ def load_rank(capture: Capture, rank: RankManifest) -> RankData:
         bursts=rank.bursts,
         scopes_seen_ns=rank.scopes_seen_ns,
     )
-    return replace(data, **load_device(capture, rank), memory=load_memory(capture, rank))
+    return replace(
+        data,
+        **load_device(capture, rank),
+        memory=load_memory(capture, rank),
+        nccl=load_nccl(capture, rank),
+    )
+
+
+def load_nccl(capture: Capture, rank: RankManifest) -> NcclCalls | None:
+    """What libraries other than torch asked NCCL for; None if nothing."""
+    if not capture.rows("nccl_calls", rank.rank):
+        return None
+    return nccl_calls(capture.table("nccl_calls", NCCL_COLUMNS, rank.rank, last_rows=MOST_EVENTS))
 
 
 def load_memory(capture: Capture, rank: RankManifest) -> tuple[Readings, ...]:

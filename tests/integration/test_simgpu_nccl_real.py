@@ -8,7 +8,6 @@ import mmap
 import re
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -16,10 +15,9 @@ import pytest
 from tests import simulated
 from tests.simgpu import truth
 from tests.simgpu.nccl.job import run
+from tests.simgpu.nccl.wheel import PARTS, real_nccl
 
 ROOT = Path(__file__).resolve().parents[2]
-WHEEL = "nvidia-nccl-cu13==2.28.9"
-PARTS = ("nvidia/nccl/include/nccl.h", "nvidia/nccl/lib/libnccl.so.2")
 ABI = ROOT / "tests" / "simgpu" / "nccl" / "abi.h"
 CUDA = "typedef struct CUstream_st *cudaStream_t;\n"
 TYPES = {
@@ -107,20 +105,8 @@ def folder() -> Path:
 
 @pytest.fixture(scope="module")
 def real() -> Path:
-    """Where the wheel's header and library are; 200 MB once."""
-    place = ROOT / "build" / "nccl-2.28.9"
-    if not all((place / part).exists() for part in PARTS):
-        place.mkdir(parents=True, exist_ok=True)
-        download = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", WHEEL, "-d"]
-        try:
-            subprocess.run([*download, str(place)], check=True, capture_output=True, timeout=150)
-        except (subprocess.SubprocessError, OSError) as exc:
-            pytest.skip(f"{WHEEL} cannot be had: {exc}")
-        (wheel,) = place.glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(place, [*PARTS])
-        wheel.unlink()
-    return place
+    """Where the wheel's header and library are."""
+    return real_nccl()
 
 
 def test_numbers_structures_and_prototypes_are_those_of_the_header(

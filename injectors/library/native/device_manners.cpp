@@ -12,7 +12,6 @@ namespace {
 
 constexpr int64_t kPatienceNs = 3000000000; /* a profiler that starts waits so long for us at most */
 constexpr int64_t kIdleNs = 1000000000;
-constexpr uint32_t kMostSlots = 128;
 
 // What the target's own profiler has done since our hooks are in.
 struct Other {
@@ -25,9 +24,6 @@ struct Other {
 };
 
 Other other;
-GotPatch patches[kMostSlots];
-uint32_t patch_count;
-uint64_t generation;
 
 template <typename F>
 F cupti(const char *name) {
@@ -153,33 +149,9 @@ const GotHook kHooks[] = {
     {"cuptiFinalize", (void *)hook_finalize},
 };
 
-GotPatch found[kMostSlots]; /* by the last search */
+GotHooks hooks = {kHooks, sizeof kHooks / sizeof *kHooks, nullptr, {}, 0, 0};
 
-int32_t find_slots() {
-  return got_find_everywhere(kHooks, sizeof kHooks / sizeof *kHooks,
-                             (const void *)g_cupti.subscribe, found, kMostSlots, &generation);
-}
-
-// A slot whose library was unloaded would be written to where something else may be by now; those are
-// forgotten with every change of the list of libraries, and found again if they are still there.
-void put_hooks() {
-  int32_t count = find_slots();
-  if (count < 0) return;
-  GotPatch kept[kMostSlots];
-  uint32_t kept_count = 0;
-  for (int32_t i = 0; i < count; i++) {
-    GotPatch patch = found[i];
-    if (load(patch.slot.at) == patch.hook->function) {
-      for (uint32_t k = 0; k < patch_count; k++)
-        if (patches[k].slot.at == patch.slot.at) patch = patches[k];
-    } else if (!got_put(&patch.slot, patch.hook->function)) {
-      continue;
-    }
-    kept[kept_count++] = patch;
-  }
-  __builtin_memcpy(patches, kept, kept_count * sizeof *kept);
-  patch_count = kept_count;
-}
+void put_hooks() { got_keep(&hooks, (const void *)g_cupti.subscribe); }
 
 }  // namespace
 
@@ -199,9 +171,9 @@ bool device_manners_somebody_is_subscribed() { return load(&other.subscribed); }
 
 bool device_manners_take_over_from_torch() {
   bool subscribes = false;
-  for (uint32_t i = 0; i < patch_count; i++) {
-    if (!patches[i].of_torch) return false;
-    subscribes |= patches[i].hook == &kHooks[0];
+  for (uint32_t i = 0; i < hooks.count; i++) {
+    if (!hooks.patches[i].of_torch) return false;
+    subscribes |= hooks.patches[i].hook == &kHooks[0];
   }
   if (!subscribes || load(&other.kinds) || load(&other.last_call_ns)) return false;
   store(&other.subscribed, 1);
@@ -217,15 +189,7 @@ void device_manners_give_buffers_back() {
 }
 
 void device_manners_end() {
-  // Only slots that are still there: a library may have been unloaded since the window ended.
-  generation = 0;
-  int32_t count = patch_count ? find_slots() : 0;
-  for (int32_t i = 0; i < count; i++)
-    for (uint32_t k = 0; k < patch_count; k++)
-      if (patches[k].slot.at == found[i].slot.at)
-        got_take_back(patches[k].slot, patches[k].hook->function);
-  patch_count = 0;
-  generation = 0;
+  got_give_up(&hooks, (const void *)g_cupti.subscribe);
   CuptiRequest request = other.request;
   CuptiComplete complete = other.complete;
   other = {};
@@ -237,8 +201,8 @@ void device_manners_end() {
 }
 
 void device_manners_forget_after_fork() {
-  patch_count = 0;
-  generation = 0;
+  hooks.count = 0;
+  hooks.generation = 0;
   other = {};
 }
 

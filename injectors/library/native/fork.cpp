@@ -2,6 +2,7 @@
 
 #include "atomics.h"
 #include "device.h"
+#include "got.h"
 #include "host.h"
 #include "record_function.h"
 #include "session.h"
@@ -50,6 +51,7 @@ void after_fork_in_parent() {
 // Runs in the child, maybe between fork and exec of a process with a thousand threads: no lock, no
 // allocation.
 void after_fork_in_child() {
+  got_forget_after_fork(); /* slots are written below */
   record_function_forget_after_fork();
   torch_lock_give();
   store(&forks_pending, 0);

@@ -188,11 +188,23 @@ bool is_page(const Mapping &mapping, void *context) {
   return true;
 }
 
+// Two slots may share a page, and two threads of ours may write.
+uint32_t writing;
+
+class WriteLock {
+ public:
+  WriteLock() {
+    while (!change(&writing, 0u, 1u)) sys::yield();
+  }
+  ~WriteLock() { store_release(&writing, 0u); }
+};
+
 // Exchanges the slot's value if it is `expected`. Its page is read-only where the library was linked
 // with full RELRO.
 bool write(void **at, void *expected, void *value) {
   uint64_t start = (uint64_t)at & ~(uint64_t)(sys::kPage - 1);
   Page page = {start, false};
+  WriteLock lock;
   if (!maps_find(is_page, &page)) return false;
   if (!page.writable && sys::failed(sys::call(sys::kMprotect, (long)start, sys::kPage,
                                               sys::kProtRead | sys::kProtWrite)))
@@ -200,6 +212,18 @@ bool write(void **at, void *expected, void *value) {
   bool written = change(at, expected, value);
   if (!page.writable) sys::call(sys::kMprotect, (long)start, sys::kPage, sys::kProtRead);
   return written;
+}
+
+// Returns how many slots there are, or -1 where the list of libraries is as before.
+int32_t find_everywhere(GotHooks *all, const void *itself, GotPatch *found) {
+  typedef int (*Visit)(const Library *, size_t, void *);
+  typedef int (*Iterate)(Visit, void *);
+  Iterate iterate = (Iterate)host_symbol("dl_iterate_phdr");
+  if (!iterate) return 0;
+  Everywhere search = {all->hooks, all->hook_count, (uint64_t)itself, found, GotHooks::kMost,
+                       0, &all->generation, false};
+  iterate(visit_library, &search);
+  return search.is_new ? (int32_t)search.count : -1;
 }
 
 }  // namespace
@@ -216,16 +240,41 @@ GotSlot got_find(void *library, const char *symbol) {
   return {at, at ? load(at) : nullptr};
 }
 
-int32_t got_find_everywhere(const GotHook *hooks, uint32_t count, const void *itself,
-                            GotPatch *found, uint32_t capacity, uint64_t *generation) {
-  typedef int (*Visit)(const Library *, size_t, void *);
-  typedef int (*Iterate)(Visit, void *);
-  Iterate iterate = (Iterate)host_symbol("dl_iterate_phdr");
-  if (!iterate) return 0;
-  Everywhere all = {hooks, count, (uint64_t)itself, found, capacity, 0, generation, false};
-  iterate(visit_library, &all);
-  return all.is_new ? (int32_t)all.count : -1;
+// A slot whose library was unloaded would be written to where something else may be by now; those are
+// forgotten with every change of the list of libraries, and found again if they are still there.
+void got_keep(GotHooks *all, const void *itself) {
+  GotPatch found[GotHooks::kMost];
+  int32_t count = find_everywhere(all, itself, found);
+  if (count < 0) return;
+  uint32_t kept = 0;
+  for (int32_t i = 0; i < count; i++) {
+    GotPatch patch = found[i];
+    void *function = patch.hook->function;
+    if (load(patch.slot.at) == function) {
+      for (uint32_t k = 0; k < all->count; k++)
+        if (all->patches[k].slot.at == patch.slot.at) patch = all->patches[k];
+    } else if ((all->may && !all->may(patch)) || !got_put(&patch.slot, function)) {
+      continue;
+    }
+    found[kept++] = patch;
+  }
+  __builtin_memcpy(all->patches, found, kept * sizeof *found);
+  all->count = kept;
 }
+
+void got_give_up(GotHooks *all, const void *itself) {
+  GotPatch found[GotHooks::kMost];
+  all->generation = 0;
+  int32_t count = all->count ? find_everywhere(all, itself, found) : 0;
+  for (int32_t i = 0; i < count; i++)
+    for (uint32_t k = 0; k < all->count; k++)
+      if (all->patches[k].slot.at == found[i].slot.at)
+        got_take_back(all->patches[k].slot, all->patches[k].hook->function);
+  all->count = 0;
+  all->generation = 0;
+}
+
+void got_forget_after_fork() { store(&writing, 0); }
 
 bool got_put(GotSlot *slot, void *function) {
   if (!slot->at) return false;

@@ -26,12 +26,25 @@ struct GotPatch {
   bool of_torch; /* the calling library is one of torch's own */
 };
 
-// The slots through which any loaded library calls one of `hooks`, but for the library that `itself`
-// lies in: its calls to itself are its own affair. Returns how many were found, at
-// most `capacity`. `*generation` changes when a library is loaded; where it is as before, nothing is
-// searched and -1 returned.
-int32_t got_find_everywhere(const GotHook *hooks, uint32_t count, const void *itself,
-                            GotPatch *found, uint32_t capacity, uint64_t *generation);
+// Hooks in every library that calls one of them, those loaded later too. One thread uses it at a time.
+struct GotHooks {
+  static constexpr uint32_t kMost = 128;
+  const GotHook *hooks;
+  uint32_t hook_count;
+  bool (*may)(const GotPatch &); /* null: every slot */
+  GotPatch patches[kMost];
+  uint32_t count;
+  uint64_t generation; /* of the list of libraries */
+};
+
+// Puts the hooks where they are not yet, but for the library that `itself` lies in: its calls to
+// itself are its own affair. Where no library came or went since the last time, nothing is searched.
+void got_keep(GotHooks *all, const void *itself);
+
+// Puts back what was there, in slots that are still there.
+void got_give_up(GotHooks *all, const void *itself);
+
+void got_forget_after_fork();
 
 // Puts `function` into the slot. False if that cannot be written.
 bool got_put(GotSlot *slot, void *function);

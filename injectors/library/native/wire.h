@@ -21,6 +21,7 @@ enum gputap_event_kind {
   GPUTAP_EVENT_KIND_GC = 5,
   GPUTAP_EVENT_KIND_COLLECTIVE = 6,
   GPUTAP_EVENT_KIND_CUDA_API = 7,
+  GPUTAP_EVENT_KIND_NCCL_API = 8,
 };
 
 enum gputap_event_flag {

@@ -15,7 +15,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
-MODULES = ("simcuda_backend.so",)
+MODULES = ("libtorch_simcuda_backend.so",)
 
 
 class CannotBuild(Exception):

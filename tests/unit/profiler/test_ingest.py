@@ -106,10 +106,22 @@ def test_of_two_with_the_same_start_the_parent_comes_first(bench: Bench) -> None
 
 
 def test_every_kind_by_its_name(bench: Bench) -> None:
-    kinds = [kind for kind in EventKind if kind is not EventKind.CUDA_API]
+    apart = (EventKind.CUDA_API, EventKind.NCCL_API)  # in tables of their own
+    kinds = [kind for kind in EventKind if kind not in apart]
     for i, kind in enumerate(kinds):
         bench.emit(0, 10 * i, 10 * i + 1, "x", kind=kind)
     assert bench.column("kind") == [kind.name.lower() for kind in kinds]
+
+
+def test_nccl_calls_have_a_table_of_their_own(bench: Bench) -> None:
+    bench.emit(0, 200, 300, "my::exchange")
+    bench.emit(0, 210, 290, "ncclGroupEnd", kind=EventKind.NCCL_API)
+    bench.emit(0, 215, 216, "cudaMalloc", kind=EventKind.CUDA_API, seq=7)
+    assert [row["name"] for row in bench.events()] == ["my::exchange"]
+    tables = dict(bench.out)
+    assert [row["name"] for row in tables["nccl_calls"].to_pylist()] == ["ncclGroupEnd"]
+    assert [row["name"] for row in tables["cuda_api"].to_pylist()] == ["cudaMalloc"]
+    assert tables["nccl_calls"].schema.equals(schema.arrow_schema(schema.NCCL_CALLS))
 
 
 def test_cuda_calls_have_a_table_of_their_own(bench: Bench) -> None:

@@ -48,7 +48,7 @@ def _folder() -> Path:
 
 def module(name: str) -> ModuleType:
     """A native module of ours."""
-    path = str(_folder() / f"{name}.so")
+    path = str(_folder() / f"libtorch_{name}.so")
     loader = importlib.machinery.ExtensionFileLoader(name, path)
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     assert spec is not None
