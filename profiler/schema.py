@@ -895,6 +895,20 @@ COLLECTIVES: Final = Table(
             "dtype", "dictionary", "Element type; null if unknown.", otlp="gputap.collective.dtype"
         ),
         Column("world_size", "int32", "Ranks in the group; null if unknown."),
+        Column("group_rank", "int32", "This rank's place in the group; null if unknown."),
+        Column(
+            "communicator",
+            "dictionary",
+            "NCCL's handle in this process, of calls in `nccl_calls`; null if torch told of it.",
+        ),
+        Column(
+            "algbw",
+            "float64",
+            "Payload over this rank's time on the GPU, by nccl-tests' formulas: the least, since "
+            "the time holds the waiting for other ranks. Null unless timed by the device.",
+            unit="bytes/s",
+        ),
+        Column("busbw", "float64", "The same as load of the bus.", unit="bytes/s"),
         Column("step", "int64", "Step that it began in; null if outside."),
         Column("enqueued_ns", "int64", "When it was called, unix time.", unit="ns"),
         Column(

@@ -16,6 +16,7 @@ import numpy as np
 
 from gputap.profiler import schema
 from gputap.profiler.analysis.collective_device import bandwidths, on_device
+from gputap.profiler.analysis.groups import Groups
 from gputap.profiler.analysis.intervals import Ints, Mask, Union, containing, outermost, union
 from gputap.profiler.analysis.load import ARRAYS, LISTS, Events, RankData
 from gputap.profiler.analysis.matching import match as match_ranks
@@ -70,6 +71,9 @@ _SIZES: Final = {
 }
 
 
+ALONE: Final = Groups()
+"""Nothing is known of process groups."""
+
 _Key: TypeAlias = tuple[Any, ...]
 """Operation, backend, group, element type and bytes: one sort of collective."""
 
@@ -97,7 +101,7 @@ def collective_rows(
     data: RankData,
     cuts: Cuts,
     *,
-    world_size: int | None = None,
+    groups: Groups = ALONE,
     recorder: Any = None,
     launches: Launches | None = None,
 ) -> pa.Table:
@@ -117,6 +121,7 @@ def collective_rows(
     payload = [payloads[c] if c >= 0 else (None, None) for c in found.shapes.tolist()]
     is_work = [labels[c][0] is not None for c in name]
     known = match(entries(recorder), [found.names[c] for c in name], found.start)
+    place = [groups.of(entry) for entry in known]
     order = np.where(found.seq >= 0, found.seq, np.arange(len(found))).tolist()
     gpu = on_device(data, launches, found) if launches else None
     timed = gpu.known if gpu else np.zeros(len(found), np.bool_)
@@ -134,7 +139,9 @@ def collective_rows(
         "seq": [e.seq if e else n for e, n in zip(known, order, strict=True)],
         "bytes": [p[0] for p in payload],
         "dtype": [p[1] for p in payload],
-        "world_size": [world_size] * len(found),
+        "world_size": [size for size, _ in place],
+        "group_rank": [rank for _, rank in place],
+        "communicator": [None] * len(found),
         "step": [None if s < 0 else s for s in step.tolist()],
         "algorithm": gpu.algorithm if gpu else [None] * len(found),
         "protocol": gpu.protocol if gpu else [None] * len(found),
@@ -148,8 +155,19 @@ def collective_rows(
 def _table(columns: dict[str, Any]) -> pa.Table:
     import pyarrow as pa
 
+    columns |= _with_bandwidths(columns)
     target = schema.arrow_schema(schema.COLLECTIVES)
     return pa.Table.from_arrays([_column(columns[f.name], f.type) for f in target], schema=target)
+
+
+def _with_bandwidths(columns: dict[str, Any]) -> dict[str, list[float | None]]:
+    """Bandwidths by this rank's own time, which holds its waiting for the others."""
+    names = ("op", "bytes", "world_size", "duration_ns", "timing_source")
+    pairs = [
+        bandwidths(op, size, ranks, length) if source == "device" else (None, None)
+        for op, size, ranks, length, source in zip(*(columns[n] for n in names), strict=True)
+    ]
+    return {"algbw": [pair[0] for pair in pairs], "busbw": [pair[1] for pair in pairs]}
 
 
 def merge_collectives(tables: Iterable[pa.Table]) -> tuple[Collective, ...]:

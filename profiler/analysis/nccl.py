@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from gputap.profiler.analysis.steps import Cuts
 
 NCCL_COLUMNS: Final = (
-    "start_ns", "duration_ns", "tid", "op", "dtype", "bytes", "comm_size", "device_id",
-    "return_value",
+    "start_ns", "duration_ns", "tid", "op", "dtype", "bytes", "comm_size", "comm_rank",
+    "communicator", "device_id", "return_value",
 )  # fmt: skip
 
 _ACCEPTED: Final = (0, 7)
@@ -41,6 +41,9 @@ class NcclCalls:
     dtypes: list[str]
     bytes: Ints
     size: Ints
+    rank: Ints
+    communicator: Codes
+    communicators: list[str]
     device: Ints
     result: Ints
 
@@ -50,7 +53,10 @@ class NcclCalls:
 
     def take(self, rows: Index) -> NcclCalls:
         """Some of the rows."""
-        names = ("start", "end", "tid", "op", "dtype", "bytes", "size", "device", "result")
+        names = (
+            "start", "end", "tid", "op", "dtype", "bytes", "size", "rank", "communicator",
+            "device", "result",
+        )  # fmt: skip
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
 
@@ -59,6 +65,7 @@ def nccl_calls(table: pa.Table) -> NcclCalls:
     start = integers(table, "start_ns", 0)
     op, ops = codes(table, "op")
     dtype, dtypes = codes(table, "dtype")
+    communicator, communicators = codes(table, "communicator")
     found = NcclCalls(
         start=start,
         end=start + integers(table, "duration_ns", 0),
@@ -69,6 +76,9 @@ def nccl_calls(table: pa.Table) -> NcclCalls:
         dtypes=dtypes,
         bytes=integers(table, "bytes", -1),
         size=integers(table, "comm_size", -1),
+        rank=integers(table, "comm_rank", -1),
+        communicator=communicator,
+        communicators=communicators,
         device=integers(table, "device_id", -1),
         result=integers(table, "return_value", -1),
     )
@@ -102,18 +112,24 @@ def nccl_columns(data: RankData, cuts: Cuts, launches: Launches | None) -> dict[
         "duration_ns": end - start,
         "enqueued_ns": found.start,
         "tid": found.tid,
-        "op": [found.ops[code] for code in found.op.tolist()],
+        "op": _words(found.op, found.ops),
         "backend": ["nccl"] * len(found),
         "group_name": [None] * len(found),
         "seq": list(range(len(found))),
         "bytes": _or_none(found.bytes),
-        "dtype": [found.dtypes[code] if code >= 0 else None for code in found.dtype.tolist()],
+        "dtype": _words(found.dtype, found.dtypes),
         "world_size": _or_none(found.size),
+        "group_rank": _or_none(found.rank),
+        "communicator": _words(found.communicator, found.communicators),
         "step": _or_none(step),
         "algorithm": algorithm,
         "protocol": protocol,
         "timing_source": ["device" if known else "host_call" for known in timed.tolist()],
     }
+
+
+def _words(numbers: Codes, words: list[str]) -> list[str | None]:
+    return [words[code] if code >= 0 else None for code in numbers.tolist()]
 
 
 def _or_none(values: Ints | Index) -> list[int | None]:

@@ -27,7 +27,10 @@ class Entry:
     created_ns: int
     """Unix time of the enqueueing."""
     group: str
+    """The group's description where it has one, else its name."""
     seq: int
+    name_in_torch: str = ""
+    """Of the group: what torch.distributed calls it."""
 
 
 def entries(recorder: Any) -> list[Entry]:
@@ -51,7 +54,8 @@ def _entry(row: Mapping[str, Any]) -> Entry | None:
     if not (isinstance(name, str) and isinstance(created, int) and isinstance(seq, int)):
         return None
     words = [str(word) for word in group if word] if isinstance(group, list) else [str(group or "")]
-    return Entry(name, created, words[-1] if words else "", seq)
+    first = str(group[0]) if isinstance(group, list) and group else ""
+    return Entry(name, created, words[-1] if words else "", seq, first)
 
 
 def match(recorded: Sequence[Entry], names: Sequence[str], start: Ints) -> list[Entry | None]:

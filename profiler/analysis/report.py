@@ -27,6 +27,7 @@ from gputap.profiler.analysis.device_report import Gpu, gpu_of
 from gputap.profiler.analysis.device_time import merge_kernels
 from gputap.profiler.analysis.facts import Facts, RankFacts
 from gputap.profiler.analysis.findings import judge
+from gputap.profiler.analysis.groups import groups_of
 from gputap.profiler.analysis.intervals import Mask, containing, union
 from gputap.profiler.analysis.load import EVENT_COLUMNS, RankData, rank_data
 from gputap.profiler.analysis.memory import (
@@ -173,7 +174,7 @@ def analyse_rank(data: RankData, manifest: RankManifest) -> RankResult:
     collectives = collective_rows(
         data,
         cuts,
-        world_size=manifest.world_size,
+        groups=groups_of(manifest),
         recorder=manifest.target.get("flight_recorder"),
         launches=gpu.launches if gpu else None,
     )

@@ -128,6 +128,10 @@ def test_they_are_collectives_timed_by_their_kernels(target: Target, tmp_path: P
     timed = Counter((r["start_ns"], r["duration_ns"]) for r in rows)
     assert timed == Counter((k["start_ns"], k["duration_ns"]) for k in kernels)
     assert {row["timing_source"] for row in rows} == {"device"}
+    for row in rows:  # two ranks: an all-reduce loads the bus as much as its payload
+        assert row["busbw"] == row["algbw"] == row["bytes"] / row["duration_ns"] * 1e9
+    assert [row["group_rank"] for row in rows] == [0, 1] * 8
+    assert len({row["communicator"] for row in rows}) == 2
     report = analyse(got)
     assert sum(c.count for c in report.collectives) == 16
 

@@ -2,10 +2,10 @@
 
 #include "bursts.h"
 #include "clock.h"
+#include "collective_calls.h"
 #include "device.h"
 #include "gc_pauses.h"
 #include "host.h"
-#include "nccl_calls.h"
 #include "python_api.h"
 #include "python_check.h"
 #include "python_frames.h"
@@ -139,14 +139,14 @@ int32_t start(Live *live) {
     if (!gc_pauses_are_in_sync()) session_say("garbage collections: Python did not answer in time");
   }
   window_open(live);
-  nccl_calls_look_after(true);
+  collective_calls_look_after(true);
   return 0;
 }
 
 void close_window(Live *live, gputap_stop_reason reason) {
   if (!window_is_open()) return;
   window_close(live, reason);
-  nccl_calls_look_after(false);
+  collective_calls_look_after(false);
   // After the window, so that its last kernels are in; what CUPTI still has comes after that.
   device_want(live, false);
   sync_gc(false);
@@ -281,7 +281,7 @@ void round_of_housekeeping(Live *live, int64_t now_ns) {
   rings_look_after(live);
   window_count(live);
   device_look_after(live);
-  if (window_is_open()) nccl_calls_look_after(true);
+  if (window_is_open()) collective_calls_look_after(true);
 }
 
 bool gputap_is_gone(int64_t now_ns) {
@@ -314,7 +314,7 @@ void end_session(Live *live, bool gone) {
   bool drained = window_close(
       live, gone ? GPUTAP_STOP_REASON_GPUTAP_GONE : GPUTAP_STOP_REASON_ASKED);
   drained = drained && device_is_out;
-  nccl_calls_look_after(false);
+  collective_calls_look_after(false);
   record_function_remove();
   sync_gc(false);
   python_samples_end();

@@ -2,9 +2,9 @@
 
 #include "build_id.h"
 #include "clock.h"
+#include "collective_calls.h"
 #include "device.h"
 #include "intern.h"
-#include "nccl_calls.h"
 #include "python_run.h"
 #include "text.h"
 
@@ -202,7 +202,7 @@ void session_forget_after_fork() {
   store(&live->device, 0);
   live->header = nullptr;
   device_forget_after_fork();
-  nccl_calls_forget_after_fork();
+  collective_calls_forget_after_fork();
   if (g_session.phase == kDetached) return;
   if (g_session.header) sys::unmap(g_session.header, g_session.bytes);
   if (g_session.fd >= 0 && session_has_descriptor()) sys::close(g_session.fd);

@@ -8,6 +8,7 @@ from gputap.profiler.analysis.attribution import attribute
 from gputap.profiler.analysis.collective_device import bandwidths
 from gputap.profiler.analysis.collectives import collective_rows
 from gputap.profiler.analysis.device_report import gpu_of
+from gputap.profiler.analysis.groups import Groups
 from gputap.profiler.analysis.steps import cut_steps
 from tests.unit.profiler.analysis.test_launches import Job
 
@@ -19,7 +20,7 @@ def rows(job: Job) -> list[tuple[object, ...]]:
     cuts, thread = cut_steps(data)
     gpu = gpu_of(data, attribute(data, thread.tid), cuts)
     assert gpu is not None
-    table = collective_rows(data, cuts, world_size=4, launches=gpu.launches)
+    table = collective_rows(data, cuts, groups=Groups(4), launches=gpu.launches)
     names = ("start_ns", "duration_ns", "enqueued_ns", "algorithm", "protocol", "timing_source")
     return [tuple(row[name] for name in names) for row in table.to_pylist()]
 

@@ -6,6 +6,7 @@ import pytest
 
 from gputap.profiler import schema
 from gputap.profiler.analysis.collectives import collective_rows, merge_collectives, parse_name
+from gputap.profiler.analysis.groups import Groups
 from gputap.profiler.analysis.matching import match
 from gputap.profiler.analysis.steps import cut_steps
 from gputap.profiler.schema import EventFlag
@@ -30,7 +31,7 @@ def test_names(name: str, backend: str | None, op: str) -> None:
 
 def rows(tape: Tape) -> pa.Table:
     data = tape.data()
-    return collective_rows(data, cut_steps(data)[0], world_size=2)
+    return collective_rows(data, cut_steps(data)[0], groups=Groups(2))
 
 
 def ddp(shift: int = 0, late: int = 0, count: int = 6, skip: int = 0) -> Tape:

@@ -23,8 +23,8 @@ def test_entries_have_group_and_sequence_number() -> None:
         )
     )
     assert found == [
-        Entry("gloo:send", 100, "1", 3),
-        Entry("gloo:all_reduce", 200, "default_pg", 8),
+        Entry("gloo:send", 100, "1", 3, "1"),
+        Entry("gloo:all_reduce", 200, "default_pg", 8, "0"),
     ]
 
 

@@ -1,4 +1,4 @@
-#include "nccl_calls.h"
+#include "collective_calls.h"
 
 #include "got.h"
 #include "host.h"
@@ -276,14 +276,14 @@ bool find_nccl() {
 
 }  // namespace
 
-void nccl_calls_look_after(bool wanted) {
+void collective_calls_look_after(bool wanted) {
   if (wanted && find_nccl())
     got_keep(&hooks, (const void *)nccl.all_reduce);
   else if (!wanted && hooks.count)
     got_give_up(&hooks, (const void *)nccl.all_reduce);
 }
 
-void nccl_calls_forget_after_fork() {
+void collective_calls_forget_after_fork() {
   hooks.count = 0;
   hooks.generation = 0;
 }
