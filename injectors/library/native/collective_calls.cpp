@@ -265,8 +265,14 @@ bool may_hook(const GotPatch &patch) {
 
 GotHooks hooks = {kHooks, sizeof kHooks / sizeof *kHooks, may_hook, {}, 0, 0};
 
+bool is_nccl(const Mapping &mapping, void *) { return is_mapping_of(mapping, "libnccl.so"); }
+
+// Looked for where the list of libraries has changed, and the loader asked only where it is mapped:
+// while somebody else loads a library, that waits.
 bool find_nccl() {
+  static uint64_t generation;
   if (nccl.library) return true;
+  if (!got_libraries_changed(&generation) || !maps_find(is_nccl, nullptr)) return false;
   void *library = host_loaded_library("libnccl.so.2", "libnccl.so");
   if (!library) return false;
   for (const Wanted &wanted : kWanted) *(void **)wanted.slot = g_host.dlsym(library, wanted.name);

@@ -214,15 +214,32 @@ bool write(void **at, void *expected, void *value) {
   return written;
 }
 
+typedef int (*Visit)(const Library *, size_t, void *);
+
+// False where the loader has no such function.
+bool iterate_libraries(Visit visit, Everywhere *all) {
+  typedef int (*Iterate)(Visit, void *);
+  static Iterate iterate;
+  if (!iterate) iterate = (Iterate)host_symbol("dl_iterate_phdr");
+  if (!iterate) return false;
+  iterate(visit, all);
+  return true;
+}
+
+// The first library tells.
+int count_libraries(const Library *library, size_t, void *context) {
+  Everywhere *all = (Everywhere *)context;
+  uint64_t generation = library->loads + library->unloads;
+  all->is_new = *all->generation != generation;
+  *all->generation = generation;
+  return 1;
+}
+
 // Returns how many slots there are, or -1 where the list of libraries is as before.
 int32_t find_everywhere(GotHooks *all, const void *itself, GotPatch *found) {
-  typedef int (*Visit)(const Library *, size_t, void *);
-  typedef int (*Iterate)(Visit, void *);
-  Iterate iterate = (Iterate)host_symbol("dl_iterate_phdr");
-  if (!iterate) return 0;
   Everywhere search = {all->hooks, all->hook_count, (uint64_t)itself, found, GotHooks::kMost,
                        0, &all->generation, false};
-  iterate(visit_library, &search);
+  if (!iterate_libraries(visit_library, &search)) return 0;
   return search.is_new ? (int32_t)search.count : -1;
 }
 
@@ -272,6 +289,12 @@ void got_give_up(GotHooks *all, const void *itself) {
         got_take_back(all->patches[k].slot, all->patches[k].hook->function);
   all->count = 0;
   all->generation = 0;
+}
+
+bool got_libraries_changed(uint64_t *generation) {
+  Everywhere nothing = {nullptr, 0, 0, nullptr, 0, 0, generation, false};
+  iterate_libraries(count_libraries, &nothing);
+  return nothing.is_new;
 }
 
 void got_forget_after_fork() { store(&writing, 0); }

@@ -44,6 +44,9 @@ void got_keep(GotHooks *all, const void *itself);
 // Puts back what was there, in slots that are still there.
 void got_give_up(GotHooks *all, const void *itself);
 
+// Whether a library came or went since the last time that this was asked with the same word.
+bool got_libraries_changed(uint64_t *generation);
+
 void got_forget_after_fork();
 
 // Puts `function` into the slot. False if that cannot be written.
