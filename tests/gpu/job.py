@@ -2,7 +2,7 @@
 
 A line on stdin is a command, its answer in JSON comes on stdout: `steps N` runs the workload,
 `profile N` runs it under torch.profiler and answers with the kernels that it saw, `loss` reads the
-last loss. `job.py WORKLOAD DEVICE`: mlp, gpt or graph.
+last loss, `memory` what torch's allocator counts. `job.py WORKLOAD DEVICE`: mlp, gpt or graph.
 """
 
 import json
@@ -94,6 +94,11 @@ def profile(number):
         if e.device_type() == torch.autograd.DeviceType.CUDA
     ]
     return sorted(found, key=lambda row: row[1])
+
+
+def memory():
+    device = torch.cuda if torch.cuda.is_available() else torch.accelerator
+    return device.memory_stats()
 
 
 def loss():

@@ -5,7 +5,9 @@ With `GPUTAP_GPU_DEVICE=simcuda` the parts that need no real GPU run on the simu
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import statistics
 import subprocess
 import sys
@@ -16,11 +18,14 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from torch.cuda import _memory_viz
 
+from gputap.profiler.analysis.report import analyse
 from gputap.profiler.cupti.demangle import demangle
 from gputap.profiler.store import Capture
 from tests.commanded import Commanded
 from tests.simulated import capture
+from tests.tapped import gputap
 
 HERE = Path(__file__).resolve().parent
 DEVICE = os.environ.get("GPUTAP_GPU_DEVICE", "cuda")
@@ -103,6 +108,36 @@ def test_every_launch_is_joined(job: Job, tmp_path: Path) -> None:
         " LEFT JOIN launches l USING (rank, correlation_id) WHERE d.kind = 'kernel'"
     ).to_pylist()[0]
     assert rows["n"] == rows["joined"] > STEPS
+
+
+def test_the_allocators_figures_are_those_of_torch(job: Job, tmp_path: Path) -> None:
+    """It reads them by functions that only a CUDA build has."""
+
+    def during() -> None:
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
+            job(f"steps {STEPS}")
+
+    taken = capture([job.pid], tmp_path / "capture", during)
+    (memory,) = analyse(taken).ranks[0].memory
+    theirs = job("memory")
+    assert memory.device == f"{DEVICE}:0"
+    assert memory.allocated_peak == theirs["allocated_bytes.all.peak"]
+    assert memory.reserved == theirs["reserved_bytes.all.current"]
+    assert (memory.retries, memory.ooms) == (0, 0)
+
+
+def test_a_memory_snapshot_opens_in_pytorchs_viewer(job: Job, tmp_path: Path) -> None:
+    path = tmp_path / "memory.pickle"
+    for arguments in ([], ["--record", "1s"]):
+        done = gputap("snapshot", job.pid, "-o", path, "--json", *arguments)
+        assert done.returncode == 0, done.stderr
+        said, theirs = json.loads(done.stdout), job("memory")
+        assert said["allocated"] == theirs["allocated_bytes.all.current"]
+        assert said["reserved"] == theirs["reserved_bytes.all.current"]
+        assert said["history"] == ("ours" if arguments else "none")
+        snapshot = pickle.loads(path.read_bytes())
+        assert f"segments: {said['segments']}" in _memory_viz.segsum(snapshot)
 
 
 def test_a_hundred_cycles(tmp_path: Path) -> None:

@@ -92,14 +92,13 @@ size_t describe(const Arguments &call, int result, char *buffer, size_t capacity
   return text.length();
 }
 
-void write_event(Live *live, ThreadState *thread, const Arguments &call, uint64_t start,
+void write_event(Live *live, ThreadState *thread, const char *name, uint64_t start, uint64_t stop,
                  const char *text, size_t length) {
   gputap_event_record *record = ring_reserve(thread, live);
   if (!record) return;
-  const char *name = call.function;
   *record = {};
   record->start_ticks = start;
-  record->end_ticks = now_ticks();
+  record->end_ticks = stop;
   record->name_id = intern_cached(live, thread, name, __builtin_strlen(name)).id;
   record->shape_id = length ? intern_cached(live, thread, text, length).id : 0;
   record->tid = thread->tid;
@@ -118,6 +117,7 @@ uint64_t begin() { return load(&g_live->window) ? now_ticks() : 0; }
 // not wait for it.
 int end(uint64_t start, const Arguments &call, int result) {
   if (!start) return result;
+  uint64_t stop = now_ticks();
   Live *live = g_live;
   ThreadState *thread = thread_state();
   if (!thread) return result;
@@ -128,7 +128,7 @@ int end(uint64_t start, const Arguments &call, int result) {
   if (window) {
     if (window != thread->window) thread_enter_window(thread, live, 0);
     if (start >= live->header->window_start_ticks)
-      write_event(live, thread, call, start, buffer, length);
+      write_event(live, thread, call.function, start, stop, buffer, length);
   }
   callback_leave(thread);
   return result;
