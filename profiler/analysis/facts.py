@@ -46,6 +46,11 @@ class RankFacts:
     """Values that the program read back in whole recorded steps (`.item()`), and the time it took.
     What the optimizer and the DataLoader read for themselves is left out."""
 
+    memory_steps: Ints
+    """Steps at whose end torch's allocator was looked at."""
+    memory_allocated: Ints
+    """What was in tensors then, on all its GPUs, in bytes."""
+
     @property
     def rank(self) -> int:
         """Its number."""

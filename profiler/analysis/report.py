@@ -179,6 +179,8 @@ def analyse_rank(data: RankData, manifest: RankManifest) -> RankResult:
         launches=gpu.launches if gpu else None,
     )
     gc = data.events.of_kind(EventKind.GC)
+    memory = step_memory(cuts, data.memory)
+    allocated, unread = memory["memory_allocated"]
     facts = RankFacts(
         summary=_summary(data, manifest, cuts, phases, gpu),
         target=manifest.target,
@@ -192,9 +194,11 @@ def analyse_rank(data: RankData, manifest: RankManifest) -> RankResult:
         collectives=collectives,
         device=gpu.time if gpu else None,
         reads=read_backs(thread, cuts),
+        memory_steps=np.flatnonzero(~unread),
+        memory_allocated=allocated[~unread],
     )
     modules = module_totals(data, place, chosen, gpu.by_module if gpu else None)
-    steps = _step_table(cuts, phases, gpu, step_memory(cuts, data.memory))
+    steps = _step_table(cuts, phases, gpu, memory)
     return RankResult(facts, modules, base_ns, steps, collectives, gpu.table if gpu else None)
 
 

@@ -36,8 +36,8 @@ def taken(job: SimWorkload, path: Path, readings: int) -> Capture:
 
 
 def test_what_each_step_keeps_is_seen_to_the_byte(tmp_path: Path) -> None:
-    with SimWorkload("creep", "--keep", "3", log=tmp_path / "truth") as job:
-        got = taken(job, tmp_path / "capture", 10)
+    with SimWorkload("creep", "--keep", "3", "--pause", "0.1", log=tmp_path / "truth") as job:
+        got = taken(job, tmp_path / "capture", 14)
     rows = got.query(
         "SELECT step, memory_allocated AS allocated, memory_reserved AS reserved,"
         " memory_peak AS peak FROM steps WHERE memory_allocated IS NOT NULL ORDER BY step"
@@ -56,6 +56,8 @@ def test_what_each_step_keeps_is_seen_to_the_byte(tmp_path: Path) -> None:
     # A block of the driver's (2 MiB each) holds what a step keeps: two of them, four MiB.
     assert memory.segments >= len(rows) - 1
     assert memory.retries == memory.ooms == 0
+    (creep,) = [f for f in analyse(got).findings if f.rule == "memory_creep"]
+    assert "grows by 3 MiB a step" in creep.claim
 
 
 def test_a_cache_that_is_given_back_is_counted(tmp_path: Path) -> None:
@@ -72,6 +74,7 @@ def test_a_cache_that_is_given_back_is_counted(tmp_path: Path) -> None:
     assert memory.reserved_peak <= 96 * MIB
     counted = got.query("SELECT sum(alloc_retries), sum(alloc_ooms) FROM steps").to_pylist()[0]
     assert 0 < next(iter(counted.values())) <= retries
+    assert [f.rule for f in report.findings if "alloc" in f.rule] == ["alloc_retries"]
     (said,) = memory_sentences(report)
     assert f"{memory.retries} times the whole cache was given back" in said
     assert "simcuda:0" in gpus(report)

@@ -34,6 +34,7 @@ from gputap.profiler.analysis.rules.host_bound import (
 )
 from gputap.profiler.analysis.rules.hot import hot_module, hot_operator, optimizer_heavy
 from gputap.profiler.analysis.rules.input_bound import input_bound
+from gputap.profiler.analysis.rules.memory import alloc_retries, memory_creep
 from gputap.profiler.analysis.rules.pauses import gc_pauses, recompiles, step_jitter
 from gputap.profiler.analysis.rules.ranks import exposed_collectives, rank_imbalance, straggler
 
@@ -50,6 +51,8 @@ RULES: Final[tuple[Rule, ...]] = (
     small_kernels,
     sync_stalls,
     tensor_cores,
+    alloc_retries,
+    memory_creep,
     python_bound,
     optimizer_heavy,
     gc_pauses,
