@@ -47,14 +47,14 @@ def on_device(data: RankData, launches: Launches, found: Events) -> OnDevice | N
         return None
     kernels = device.of_kind(DeviceKind.KERNEL) & device.of_category(COMMUNICATION)
     rows = np.flatnonzero(kernels & (launches.event >= 0))
-    rows = rows[_in_collective(data)[launches.event[rows]]]
+    rows = rows[in_collective(data)[launches.event[rows]]]
     call = launches.call[rows]
     owner = _last_before(found, calls.tid[call], calls.start[call])
     rows, owner = rows[owner >= 0], owner[owner >= 0]
     return summed(device, rows, owner, len(found))
 
 
-def _in_collective(data: RankData) -> Mask:
+def in_collective(data: RankData) -> Mask:
     """Events that are or lie inside one of kind `collective`."""
     return spread(data.events.of_kind(EventKind.COLLECTIVE), data.nesting.parent)
 

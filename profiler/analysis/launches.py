@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from gputap.profiler import schema
 from gputap.profiler.analysis.attribution import Attribution
 from gputap.profiler.analysis.device_load import Calls, Device
 from gputap.profiler.analysis.intervals import Index, Ints, Mask, containing
-from gputap.profiler.analysis.load import RankData
+from gputap.profiler.analysis.load import Codes, RankData
 from gputap.profiler.analysis.steps import Cuts
 from gputap.profiler.columns import booleans, dictionary, numbers, strings
 from gputap.profiler.schema import EventKind
@@ -110,7 +110,26 @@ def call_of(device: Device, calls: Calls) -> Index:
     return np.where(found, order.take(at, mode="clip"), -1)
 
 
-def innermost(data: RankData, calls: Calls) -> Index:
+class OnThreads(Protocol):
+    """Rows with a time on a thread, such as `Calls`."""
+
+    @property
+    def start(self) -> Ints:
+        """Start, unix time in ns."""
+
+    @property
+    def end(self) -> Ints:
+        """End."""
+
+    @property
+    def tid(self) -> Codes:
+        """Thread."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+
+
+def innermost(data: RankData, calls: OnThreads) -> Index:
     """Row of the innermost event around each call on its thread; -1 if none."""
     events, parent = data.events, data.nesting.parent
     rows = np.flatnonzero(events.of_kind(*_KINDS))

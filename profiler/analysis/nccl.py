@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from gputap.profiler.analysis.collective_device import summed
+from gputap.profiler.analysis.collective_device import in_collective, summed
 from gputap.profiler.analysis.device_load import COMMUNICATION
-from gputap.profiler.analysis.intervals import Index, Ints, containing
+from gputap.profiler.analysis.intervals import Index, Ints, Mask, containing
+from gputap.profiler.analysis.launches import innermost
 from gputap.profiler.analysis.load import Codes, RankData, codes, integers
 from gputap.profiler.schema import DeviceKind
 
@@ -90,9 +91,9 @@ def nccl_columns(data: RankData, cuts: Cuts, launches: Launches | None) -> dict[
 
     `seq` counts from the window's start.
     """
-    calls = data.nccl
-    if calls is None:
+    if data.nccl is None:
         return None
+    calls = data.nccl.take(np.flatnonzero(~_told_by_torch(data, data.nccl)))
     asked = np.flatnonzero((calls.op >= 0) & np.isin(calls.result, _ACCEPTED))
     if not len(asked):
         return None
@@ -126,6 +127,19 @@ def nccl_columns(data: RankData, cuts: Cuts, launches: Launches | None) -> dict[
         "protocol": protocol,
         "timing_source": ["device" if known else "host_call" for known in timed.tolist()],
     }
+
+
+def _told_by_torch(data: RankData, calls: NcclCalls) -> Mask:
+    """Calls of a process group that is not in torch's own libraries: torch tells of them, too.
+
+    Where operators were recorded such a call lies in torch's; its communicator is the group's.
+    """
+    around = innermost(data, calls)
+    inside = np.zeros(len(calls), np.bool_)
+    known = around >= 0
+    inside[known] = in_collective(data)[around[known]]
+    groups = np.unique(calls.communicator[inside & (calls.communicator >= 0)])
+    return inside | np.isin(calls.communicator, groups)
 
 
 def _words(numbers: Codes, words: list[str]) -> list[str | None]:
