@@ -19,7 +19,7 @@ from typing import IO, Any, Final
 from gputap.injectors.built import AGENT, built
 from gputap.injectors.entry import Entry, enter
 from gputap.injectors.library import ask
-from gputap.injectors.library.client import AgentClient
+from gputap.injectors.library.client import AgentClient, SnippetFailed
 from gputap.injectors.tap import AUTO, look
 from gputap.profiler.errors import CaptureNotWritable, ProfilerError
 
@@ -63,7 +63,10 @@ def take_snapshot(pid: int, path: Path, *, record_s: float = 0.0, entry: Entry =
     with _file_at(path) as file:
         injection = enter(look(pid), agent=built(AGENT), entry=entry)
         with AgentClient(pid, injection.control_fd) as client:
-            said = ask.snapshot(client, record_s=record_s, timeout_s=record_s + ANSWER_S)
+            try:
+                said = ask.snapshot(client, record_s=record_s, timeout_s=record_s + ANSWER_S)
+            except SnippetFailed as exc:
+                raise NoSnapshot(f"pid {pid} gave no memory snapshot: {exc.message}") from exc
         if problem := said.get("problem"):
             raise NoSnapshot(f"pid {pid} gave no memory snapshot: {problem}.")
         try:

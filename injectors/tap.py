@@ -23,7 +23,7 @@ from gputap.injectors.library.device import (
 )
 from gputap.profiler.agent_memory import AgentMemory
 from gputap.profiler.binaries import SIMULATED
-from gputap.profiler.errors import ProfilerError, TargetGone
+from gputap.profiler.errors import AttachFailed, ProfilerError, TargetGone
 from gputap.profiler.schema import CaptureMode, DeviceState
 from gputap.profiler.target import Target, inspect, thread_map
 
@@ -115,8 +115,15 @@ class AgentTap:
     def start(self, window_ns: int) -> None:
         """Open the window."""
         if self.wants_memory:
-            ask.sample_memory(self._client)
+            self._watch_memory()
         self._client.start(bounded(replace(self._window, window_ns=window_ns)))
+
+    def _watch_memory(self) -> None:
+        """Have the allocator's figures told; a target without Python, say, goes without."""
+        try:
+            ask.sample_memory(self._client)
+        except (AttachFailed, SnippetFailed) as exc:
+            self.reasons += (f"torch's allocator cannot be asked: {exc.message}",)
 
     def stop(self) -> None:
         """Close it; a window that has closed itself is fine."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from gputap.profiler.store import Capture
+from tests import simulated
 from tests.agent_driver import maps_of_agent
 from tests.tapped import GPUTAP, capture, gputap
 from tests.workload import Workload
@@ -333,5 +335,39 @@ def test_a_target_that_closes_descriptors_that_it_does_not_know(tmp_path: Path) 
             assert still == held
             again = capture([target.pid], tmp_path / "again", lambda: None)
             assert again.manifest.state == "closed"
+        finally:
+            target.kill()
+
+
+def test_a_program_of_libtorch_without_python(tmp_path: Path) -> None:
+    """What only Python can tell is missing, and is said to be."""
+    import torch
+    from torch.utils import cpp_extension
+
+    if shutil.which("c++") is None:
+        pytest.skip("no C++ compiler")
+    program, folder = tmp_path / "program", Path(torch.__file__).parent / "lib"
+    includes = [f"-I{path}" for path in cpp_extension.include_paths()]
+    abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
+    command = ["c++", "-std=c++20", "-O0", abi, *includes, str(TARGETS / "libtorch.cpp")]
+    link = ["-L", str(folder), f"-Wl,-rpath,{folder}", "-ltorch_cpu", "-lc10", "-ldl"]
+    subprocess.run([*command, "-o", str(program), *link], check=True, timeout=300)
+    libraries = simulated.libraries()
+    environment = {"LD_LIBRARY_PATH": str(libraries), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [str(program), str(libraries / "libcudart.so.13")],
+        stdout=subprocess.PIPE, text=True, env=os.environ | environment,
+    ) as target:  # fmt: skip
+        try:
+            assert target.stdout is not None
+            assert target.stdout.readline() == f"ready {target.pid}\n"
+            done = gputap("attach", str(target.pid), "-d", "1s", "-o", tmp_path / "capture")
+            assert done.returncode == 0, done.stderr
+            rank = Capture.open(tmp_path / "capture").ranks[0]
+            assert rank.events > 100
+            assert any("no Python" in reason for reason in rank.level_reasons)
+            asked = gputap("snapshot", str(target.pid), "-o", tmp_path / "memory.pickle")
+            assert (asked.returncode, "has no Python" in asked.stderr) == (1, True)
+            assert target.poll() is None
         finally:
             target.kill()

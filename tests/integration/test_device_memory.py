@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2
 
 from gputap.dashboards.html_device import gpus
 from gputap.dashboards.view import memory_sentences
 from gputap.exporters.perfetto import export_perfetto
+from gputap.injectors.library import ask
+from gputap.injectors.library.client import AgentClient
 from gputap.injectors.library.snippets import source
 from gputap.profiler.agent_memory import AgentMemory
 from gputap.profiler.analysis.report import analyse
+from gputap.profiler.errors import AttachFailed
 from gputap.profiler.store import Capture
 from gputap.profiler.target import inspect
 from tests import tapped
@@ -143,6 +147,21 @@ del kept[1]
     assert json.loads(answer)["rows"] == [["simcuda:0", *(stats[name] for name in columns)]]
     assert stats["allocated_bytes.all.current"] == 10 * MIB
     assert stats["allocated_bytes.all.peak"] == 13 * MIB
+
+
+def test_an_agent_that_cannot_ask_is_no_reason_to_go_without_a_capture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(client: AgentClient, **_: object) -> None:
+        """As for a process of libtorch without Python."""
+        raise AttachFailed(f"pid {client.pid} refused")
+
+    monkeypatch.setattr(ask, "sample_memory", refused)
+    with SimWorkload("mlp", log=tmp_path / "truth") as job:
+        got = capture([job.pid], tmp_path / "capture", lambda: job.more(100))
+    assert got.rows("device") > 0
+    assert got.rows("samples") == 0
+    assert any("allocator cannot be asked" in why for why in got.ranks[0].level_reasons)
 
 
 def test_a_process_without_a_device_is_not_asked(tmp_path: Path) -> None:
