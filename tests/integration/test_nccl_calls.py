@@ -37,14 +37,14 @@ EVERY_KIND = [
 ]
 
 
-def built(out: Path, nccl: Path) -> Path:
+def built(out: Path, nccl: Path, source: str = "asks_nccl.c") -> Path:
     libraries, _ = stack()
     if shutil.which("cc") is None:
         pytest.skip("no C compiler")
     # Slots are filled at the first call, as in most libraries.
     link = ["-L", str(nccl), "-l:libnccl.so.2", "-L", str(libraries), "-l:libcudart.so.13"]
     link += ["-Wl,-z,lazy", f"-Wl,-rpath,{nccl}:{libraries}"]
-    command = ["cc", "-Wall", "-Werror", "-shared", "-fPIC", str(TARGETS / "asks_nccl.c"), "-o"]
+    command = ["cc", "-Wall", "-Werror", "-shared", "-fPIC", str(TARGETS / source), "-o"]
     subprocess.run([*command, str(out), *link], check=True)
     return out
 
@@ -206,3 +206,32 @@ def test_the_slots_are_as_before_when_it_is_over(target: Target, tmp_path: Path)
     assert target.do("value = [lib.all_reduce(n) for n in range(1, 5)]") == [0] * 4
     got = captured(target, tmp_path / "again", lambda: target.do("lib.all_reduce(10)"))
     assert got.rows("nccl_calls") == 3
+
+
+def test_libraries_that_come_and_go_are_never_written_to_at_the_wrong_time(
+    library: Path, tmp_path: Path
+) -> None:
+    """While the loader links one, its slots are the loader's; unloaded, they are nobody's."""
+    slow = built(tmp_path / "slow.so", stack()[0], "slow_to_link.c")
+    with on_two_devices() as target:
+        # NCCL stays, and is hooked.
+        target.do(f"import _ctypes; lib = ctypes.CDLL({str(library)!r}); lib.open_two()")
+
+        def during() -> None:
+            calls = target.do(
+                f"""
+value, until = 0, time.monotonic() + 4
+while time.monotonic() < until:
+    loaded = ctypes.CDLL({str(slow)!r})
+    assert loaded.call() == 4
+    _ctypes.dlclose(loaded._handle)
+    value += 1
+lib.all_reduce(10)
+"""
+            )
+            assert calls > 50
+
+        got = captured(target, tmp_path / "capture", during)
+        assert target.end() == 0
+    ends = got.query("SELECT count(*) AS n FROM nccl_calls WHERE name = 'ncclGroupEnd'")
+    assert ends.to_pylist() == [{"n": 1}]

@@ -233,18 +233,6 @@ const GotHook kHooks[] = {
 
 // ---------------------------------------------------------------------------------------- hooking
 
-struct Holder {
-  uint64_t address;
-  bool is_nccl;
-};
-
-bool holds(const Mapping &mapping, void *context) {
-  Holder *holder = (Holder *)context;
-  if (holder->address < mapping.start || holder->address >= mapping.end) return false;
-  holder->is_nccl = is_mapping_of(mapping, "libnccl");
-  return true;
-}
-
 void *real(const char *symbol) {
   size_t length = __builtin_strlen(symbol);
   for (const Wanted &wanted : kWanted)
@@ -253,17 +241,13 @@ void *real(const char *symbol) {
   return nullptr;
 }
 
-// Torch tells of its own calls. One that leads to another copy of NCCL must go on leading there; a
-// stub that was never called yet lies in the calling library.
+// Torch tells of its own calls. One that leads to another copy of NCCL must go on leading there.
 bool may_hook(const GotPatch &patch) {
   void *ours = real(patch.hook->symbol);
-  if (patch.of_torch || !ours) return false;
-  if (patch.slot.original == ours) return true;
-  Holder holder = {(uint64_t)patch.slot.original, true};
-  return maps_find(holds, &holder) && !holder.is_nccl;
+  return ours && !patch.of_torch && (patch.slot.original == ours || patch.is_stub);
 }
 
-GotHooks hooks = {kHooks, sizeof kHooks / sizeof *kHooks, may_hook, {}, 0, 0};
+GotHooks hooks = {kHooks, sizeof kHooks / sizeof *kHooks, may_hook, {}, 0, 0, 0};
 
 bool is_nccl(const Mapping &mapping, void *) { return is_mapping_of(mapping, "libnccl.so"); }
 

@@ -149,7 +149,7 @@ const GotHook kHooks[] = {
     {"cuptiFinalize", (void *)hook_finalize},
 };
 
-GotHooks hooks = {kHooks, sizeof kHooks / sizeof *kHooks, nullptr, {}, 0, 0};
+GotHooks hooks = {kHooks, sizeof kHooks / sizeof *kHooks, nullptr, {}, 0, 0, 0};
 
 void put_hooks() { got_keep(&hooks, (const void *)g_cupti.subscribe); }
 

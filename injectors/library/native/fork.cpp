@@ -17,15 +17,17 @@ constexpr int64_t kSettleNs = 3000000;
 constexpr int64_t kDevicePatienceNs = 300000000;
 
 uint32_t in_torch;      /* a call into torch is under way */
+uint32_t in_loader;     /* threads of ours that hold the loader's list of libraries */
 uint32_t forks_pending; /* threads between prepare and parent handler */
 uint32_t ending;        /* exit handlers run */
 int64_t left_torch_ns;  /* when the last call returned */
 bool prepared;
 
 // Bounded: a fork or an exit must never hang on us.
-void wait_until_out_of_torch() {
+void wait_until_out() {
   int64_t deadline = sys::monotonic_ns() + kPatienceNs;
-  while (load_acquire(&in_torch) && sys::monotonic_ns() < deadline) sys::yield();
+  while ((load_acquire(&in_torch) || load_acquire(&in_loader)) && sys::monotonic_ns() < deadline)
+    sys::yield();
 }
 
 // After each of our calls every busy thread of the job takes torch's lock once, at its next operator,
@@ -39,7 +41,7 @@ void wait_until_settled() {
 void before_fork() {
   add(&forks_pending, 1u);
   full_fence();
-  wait_until_out_of_torch();
+  wait_until_out();
   if (!torch_lock_take()) wait_until_settled();
 }
 
@@ -56,6 +58,7 @@ void after_fork_in_child() {
   torch_lock_give();
   store(&forks_pending, 0);
   store(&in_torch, 0);
+  store(&in_loader, 0);
   session_forget_after_fork();
 }
 
@@ -64,7 +67,7 @@ void at_exit(void *) {
   // CUDA is taken down by exit handlers too; before that the last records can still be had.
   device_yield(kDevicePatienceNs);
   full_fence();
-  wait_until_out_of_torch();
+  wait_until_out();
 }
 
 }  // namespace
@@ -85,6 +88,19 @@ ForkGuard::~ForkGuard() {
   store(&left_torch_ns, sys::monotonic_ns());
   store_release(&in_torch, 0);
 }
+
+LoaderGuard::LoaderGuard() {
+  for (;;) {
+    int64_t deadline = sys::monotonic_ns() + kPatienceNs;
+    while (load_acquire(&forks_pending) && sys::monotonic_ns() < deadline) sys::sleep_ns(50000);
+    add(&in_loader, 1u);
+    full_fence();
+    if (!load(&forks_pending) || sys::monotonic_ns() >= deadline) break;
+    __atomic_fetch_sub(&in_loader, 1u, __ATOMIC_RELEASE);
+  }
+}
+
+LoaderGuard::~LoaderGuard() { __atomic_fetch_sub(&in_loader, 1u, __ATOMIC_RELEASE); }
 
 bool process_is_ending() { return load(&ending); }
 

@@ -20,6 +20,14 @@ class ForkGuard {
   bool allowed_;
 };
 
+// Held while the loader's list of libraries is: a child forked in between could load nothing, and throw
+// nothing with an older glibc.
+class LoaderGuard {
+ public:
+  LoaderGuard();
+  ~LoaderGuard();
+};
+
 bool process_is_ending();
 
 }  // namespace gputap

@@ -1,6 +1,7 @@
 #include "got.h"
 
 #include "atomics.h"
+#include "fork.h"
 #include "host.h"
 #include "maps.h"
 #include "text.h"
@@ -12,6 +13,8 @@ namespace {
 constexpr int kLinkMapRequest = 2; /* RTLD_DI_LINKMAP */
 constexpr uint64_t kMostRelocations = 1 << 22;
 constexpr size_t kLongestPath = 4096;
+constexpr uint64_t kLowest = 1ull << 32; /* libraries lie above, and no offset in one is so large */
+constexpr uint32_t kSecondLooks = 20;
 
 #if defined(__x86_64__)
 constexpr uint32_t kJumpSlot = 7, kGlobalData = 6;
@@ -111,14 +114,24 @@ struct ProgramHeader {
 
 constexpr uint32_t kLoad = 1, kDynamic = 2;
 
+constexpr uint32_t kMostInLibrary = 48;
+
+// What is to be done with the slots of all libraries.
 struct Everywhere {
-  const GotHook *hooks;
-  uint32_t hook_count;
+  GotHooks *all;
   uint64_t itself;
-  GotPatch *found;
-  uint32_t capacity, count;
-  uint64_t *generation;
+  bool take_back; /* else hooks are put in */
+  bool again;     /* search even if the list is as before */
   bool is_new;
+  bool unready; /* a library was still being linked */
+  GotPatch kept[GotHooks::kMost];
+  uint32_t kept_count;
+};
+
+struct Here {
+  GotPatch slots[kMostInLibrary];
+  bool writable[kMostInLibrary];
+  uint32_t count;
 };
 
 const int64_t (*dynamic_of(const Library *library))[2] {
@@ -145,35 +158,23 @@ bool is_torchs(const char *path) {
   return text_starts(name, length, "libtorch") || text_starts(name, length, "libkineto");
 }
 
-void take_slots(Everywhere *all, const Image &image, const char *path, const Relocation *first,
-                uint64_t count) {
+void collect(const Everywhere *search, Here *here, const Image &image, const Library *library,
+             const Relocation *first, uint64_t count) {
+  const GotHooks *all = search->all;
   for (uint64_t i = 0; first && i < count && i < kMostRelocations; i++) {
     uint32_t type = (uint32_t)first[i].info;
     if (type != kJumpSlot && type != kGlobalData) continue;
     const char *name = image.strings + image.symbols[first[i].info >> 32].name;
-    for (uint32_t k = 0; k < all->hook_count && all->count < all->capacity; k++) {
+    for (uint32_t k = 0; k < all->hook_count && here->count < kMostInLibrary; k++) {
       if (!is_same(name, all->hooks[k].symbol)) continue;
       void **at = (void **)(image.bias + first[i].offset);
-      all->found[all->count++] = {{at, load(at)}, &all->hooks[k], is_torchs(path)};
+      void *value = load(at);
+      here->slots[here->count++] = {{at, value},
+                                    &all->hooks[k],
+                                    is_torchs(library->name),
+                                    contains(library, (uint64_t)value)};
     }
   }
-}
-
-// The loader's lock is held: nothing is written here, and no function of the loader called.
-int visit_library(const Library *library, size_t, void *context) {
-  Everywhere *all = (Everywhere *)context;
-  uint64_t generation = library->loads + library->unloads;
-  if (!all->is_new && *all->generation == generation) return 1;
-  all->is_new = true;
-  *all->generation = generation;
-  if (contains(library, all->itself)) return 0;
-  LinkMap map = {library->bias, library->name, dynamic_of(library)};
-  if (!map.dynamic) return 0;
-  Image image = read_image(&map);
-  if (!image.strings || !image.symbols) return 0;
-  take_slots(all, image, library->name, image.plt, image.plt_count);
-  take_slots(all, image, library->name, image.rela, image.rela_count);
-  return 0;
 }
 
 struct Page {
@@ -201,46 +202,102 @@ class WriteLock {
 
 // Exchanges the slot's value if it is `expected`. Its page is read-only where the library was linked
 // with full RELRO.
-bool write(void **at, void *expected, void *value) {
+bool exchange_on_page(void **at, void *expected, void *value, bool writable) {
   uint64_t start = (uint64_t)at & ~(uint64_t)(sys::kPage - 1);
-  Page page = {start, false};
-  WriteLock lock;
-  if (!maps_find(is_page, &page)) return false;
-  if (!page.writable && sys::failed(sys::call(sys::kMprotect, (long)start, sys::kPage,
-                                              sys::kProtRead | sys::kProtWrite)))
+  if (!writable && sys::failed(sys::call(sys::kMprotect, (long)start, sys::kPage,
+                                         sys::kProtRead | sys::kProtWrite)))
     return false;
   bool written = change(at, expected, value);
-  if (!page.writable) sys::call(sys::kMprotect, (long)start, sys::kPage, sys::kProtRead);
+  if (!writable) sys::call(sys::kMprotect, (long)start, sys::kPage, sys::kProtRead);
   return written;
+}
+
+bool write(void **at, void *expected, void *value) {
+  Page page = {(uint64_t)at & ~(uint64_t)(sys::kPage - 1), false};
+  WriteLock lock;
+  return maps_find(is_page, &page) && exchange_on_page(at, expected, value, page.writable);
+}
+
+bool look_at_slots(const Mapping &mapping, void *context) {
+  Here *here = (Here *)context;
+  for (uint32_t i = 0; i < here->count; i++) {
+    uint64_t at = (uint64_t)here->slots[i].slot.at;
+    if (at >= mapping.start && at < mapping.end) here->writable[i] = mapping.writable;
+  }
+  return false;
+}
+
+void put_hook(Everywhere *search, GotPatch patch, bool writable) {
+  GotHooks *all = search->all;
+  void *function = patch.hook->function;
+  if (patch.slot.original == function) {
+    for (uint32_t k = 0; k < all->count; k++)
+      if (all->patches[k].slot.at == patch.slot.at) patch = all->patches[k];
+  } else if ((uint64_t)patch.slot.at >= kLowest && (uint64_t)patch.slot.original < kLowest) {
+    // The loader has not come to it yet: it holds an offset or nothing, and is added to, or written
+    // over, when it does.
+    search->unready = true;
+    return;
+  } else if ((all->may && !all->may(patch)) ||
+             !exchange_on_page(patch.slot.at, patch.slot.original, function, writable)) {
+    return;
+  }
+  if (search->kept_count < GotHooks::kMost) search->kept[search->kept_count++] = patch;
+}
+
+void take_hook_back(Everywhere *search, const GotPatch &patch, bool writable) {
+  const GotHooks *all = search->all;
+  for (uint32_t k = 0; k < all->count; k++)
+    if (all->patches[k].slot.at == patch.slot.at)
+      exchange_on_page(patch.slot.at, patch.hook->function, all->patches[k].slot.original, writable);
+}
+
+// The loader's lock is held: the library stays while its slots are written, and no function of the
+// loader may be called.
+int visit_library(const Library *library, size_t, void *context) {
+  Everywhere *search = (Everywhere *)context;
+  uint64_t generation = library->loads + library->unloads;
+  if (!search->is_new && search->all->generation == generation && !search->again) return 1;
+  search->is_new = true;
+  search->all->generation = generation;
+  if (contains(library, search->itself)) return 0;
+  LinkMap map = {library->bias, library->name, dynamic_of(library)};
+  if (!map.dynamic) return 0;
+  Image image = read_image(&map);
+  if (!image.strings || !image.symbols) return 0;
+  Here here;
+  here.count = 0;
+  collect(search, &here, image, library, image.plt, image.plt_count);
+  collect(search, &here, image, library, image.rela, image.rela_count);
+  if (!here.count) return 0;
+  WriteLock lock;
+  maps_find(look_at_slots, &here);
+  for (uint32_t i = 0; i < here.count; i++) {
+    if (search->take_back)
+      take_hook_back(search, here.slots[i], here.writable[i]);
+    else
+      put_hook(search, here.slots[i], here.writable[i]);
+  }
+  return 0;
 }
 
 typedef int (*Visit)(const Library *, size_t, void *);
 
 // False where the loader has no such function.
-bool iterate_libraries(Visit visit, Everywhere *all) {
+bool iterate_libraries(Visit visit, void *context) {
   typedef int (*Iterate)(Visit, void *);
   static Iterate iterate;
   if (!iterate) iterate = (Iterate)host_symbol("dl_iterate_phdr");
   if (!iterate) return false;
-  iterate(visit, all);
+  LoaderGuard guard;
+  iterate(visit, context);
   return true;
 }
 
 // The first library tells.
-int count_libraries(const Library *library, size_t, void *context) {
-  Everywhere *all = (Everywhere *)context;
-  uint64_t generation = library->loads + library->unloads;
-  all->is_new = *all->generation != generation;
-  *all->generation = generation;
+int take_generation(const Library *library, size_t, void *context) {
+  *(uint64_t *)context = library->loads + library->unloads;
   return 1;
-}
-
-// Returns how many slots there are, or -1 where the list of libraries is as before.
-int32_t find_everywhere(GotHooks *all, const void *itself, GotPatch *found) {
-  Everywhere search = {all->hooks, all->hook_count, (uint64_t)itself, found, GotHooks::kMost,
-                       0, &all->generation, false};
-  if (!iterate_libraries(visit_library, &search)) return 0;
-  return search.is_new ? (int32_t)search.count : -1;
 }
 
 }  // namespace
@@ -257,44 +314,41 @@ GotSlot got_find(void *library, const char *symbol) {
   return {at, at ? load(at) : nullptr};
 }
 
-// A slot whose library was unloaded would be written to where something else may be by now; those are
-// forgotten with every change of the list of libraries, and found again if they are still there.
+// What was patched in a library that has been unloaded is forgotten.
 void got_keep(GotHooks *all, const void *itself) {
-  GotPatch found[GotHooks::kMost];
-  int32_t count = find_everywhere(all, itself, found);
-  if (count < 0) return;
-  uint32_t kept = 0;
-  for (int32_t i = 0; i < count; i++) {
-    GotPatch patch = found[i];
-    void *function = patch.hook->function;
-    if (load(patch.slot.at) == function) {
-      for (uint32_t k = 0; k < all->count; k++)
-        if (all->patches[k].slot.at == patch.slot.at) patch = all->patches[k];
-    } else if ((all->may && !all->may(patch)) || !got_put(&patch.slot, function)) {
-      continue;
-    }
-    found[kept++] = patch;
-  }
-  __builtin_memcpy(all->patches, found, kept * sizeof *found);
-  all->count = kept;
+  uint64_t before = all->generation;
+  Everywhere search;
+  __builtin_memset(&search, 0, sizeof search);
+  search.all = all;
+  search.itself = (uint64_t)itself;
+  search.again = all->second_looks != 0;
+  if (!iterate_libraries(visit_library, &search) || !search.is_new) return;
+  __builtin_memcpy(all->patches, search.kept, search.kept_count * sizeof *search.kept);
+  all->count = search.kept_count;
+  // A slot may stay empty for good, where the symbol is weak and nobody has it.
+  if (!search.unready)
+    all->second_looks = 0;
+  else
+    all->second_looks = all->generation != before ? kSecondLooks : all->second_looks - 1;
 }
 
 void got_give_up(GotHooks *all, const void *itself) {
-  GotPatch found[GotHooks::kMost];
-  all->generation = 0;
-  int32_t count = all->count ? find_everywhere(all, itself, found) : 0;
-  for (int32_t i = 0; i < count; i++)
-    for (uint32_t k = 0; k < all->count; k++)
-      if (all->patches[k].slot.at == found[i].slot.at)
-        got_take_back(all->patches[k].slot, all->patches[k].hook->function);
-  all->count = 0;
+  Everywhere search;
+  __builtin_memset(&search, 0, sizeof search);
+  search.all = all;
+  search.itself = (uint64_t)itself;
+  search.take_back = search.again = true;
+  if (all->count) iterate_libraries(visit_library, &search);
+  all->count = all->second_looks = 0;
   all->generation = 0;
 }
 
 bool got_libraries_changed(uint64_t *generation) {
-  Everywhere nothing = {nullptr, 0, 0, nullptr, 0, 0, generation, false};
-  iterate_libraries(count_libraries, &nothing);
-  return nothing.is_new;
+  uint64_t now = *generation;
+  iterate_libraries(take_generation, &now);
+  bool changed = now != *generation;
+  *generation = now;
+  return changed;
 }
 
 void got_forget_after_fork() { store(&writing, 0); }

@@ -24,6 +24,7 @@ struct GotPatch {
   GotSlot slot;
   const GotHook *hook;
   bool of_torch; /* the calling library is one of torch's own */
+  bool is_stub;  /* it was never called yet: the slot leads to the calling library itself */
 };
 
 // Hooks in every library that calls one of them, those loaded later too. One thread uses it at a time.
@@ -35,6 +36,7 @@ struct GotHooks {
   GotPatch patches[kMost];
   uint32_t count;
   uint64_t generation; /* of the list of libraries */
+  uint32_t second_looks; /* still to be taken at it: some library was not linked yet */
 };
 
 // Puts the hooks where they are not yet, but for the library that `itself` lies in: its calls to
