@@ -37,21 +37,28 @@ EVERY_KIND = [
 ]
 
 
-def built(out: Path, nccl: Path, source: str = "asks_nccl.c") -> Path:
+def built(out: Path, nccl: Path, source: str = "asks_nccl.c", binding: str = "lazy") -> Path:
     libraries, _ = stack()
     if shutil.which("cc") is None:
         pytest.skip("no C compiler")
-    # Slots are filled at the first call, as in most libraries.
+    # `lazy`: slots are filled at the first call. `now`: at loading, and read-only from then on.
     link = ["-L", str(nccl), "-l:libnccl.so.2", "-L", str(libraries), "-l:libcudart.so.13"]
-    link += ["-Wl,-z,lazy", f"-Wl,-rpath,{nccl}:{libraries}"]
+    link += [f"-Wl,-z,relro,-z,{binding}", f"-Wl,-rpath,{nccl}:{libraries}"]
     command = ["cc", "-Wall", "-Werror", "-shared", "-fPIC", str(TARGETS / source), "-o"]
     subprocess.run([*command, str(out), *link], check=True)
     return out
 
 
+@pytest.fixture(scope="module", params=["lazy", "now"])
+def binding(request: pytest.FixtureRequest) -> str:
+    word: str = request.param
+    return word
+
+
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return built(tmp_path_factory.mktemp("nccl") / "asks_nccl.so", stack()[0])
+def library(binding: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("nccl") / "asks_nccl.so"
+    return built(out, stack()[0], binding=binding)
 
 
 @pytest.fixture(scope="module")
@@ -209,10 +216,10 @@ def test_the_slots_are_as_before_when_it_is_over(target: Target, tmp_path: Path)
 
 
 def test_libraries_that_come_and_go_are_never_written_to_at_the_wrong_time(
-    library: Path, tmp_path: Path
+    library: Path, binding: str, tmp_path: Path
 ) -> None:
     """While the loader links one, its slots are the loader's; unloaded, they are nobody's."""
-    slow = built(tmp_path / "slow.so", stack()[0], "slow_to_link.c")
+    slow = built(tmp_path / "slow.so", stack()[0], "slow_to_link.c", binding)
     with on_two_devices() as target:
         # NCCL stays, and is hooked.
         target.do(f"import _ctypes; lib = ctypes.CDLL({str(library)!r}); lib.open_two()")

@@ -112,7 +112,7 @@ struct ProgramHeader {
   uint64_t offset, address, physical, file_bytes, bytes, align;
 };
 
-constexpr uint32_t kLoad = 1, kDynamic = 2;
+constexpr uint32_t kLoad = 1, kDynamic = 2, kGuarded = 0x6474e552; /* PT_GNU_RELRO */
 
 constexpr uint32_t kMostInLibrary = 48;
 
@@ -131,6 +131,7 @@ struct Everywhere {
 struct Here {
   GotPatch slots[kMostInLibrary];
   bool writable[kMostInLibrary];
+  bool guarded[kMostInLibrary]; /* read-only from the moment that the library is linked */
   uint32_t count;
 };
 
@@ -147,6 +148,19 @@ bool contains(const Library *library, uint64_t address) {
   for (uint16_t i = 0; i < library->header_count; i++)
     if (headers[i].type == kLoad && address - library->bias - headers[i].address < headers[i].bytes)
       return true;
+  return false;
+}
+
+uint64_t page_of(uint64_t address) { return address & ~(uint64_t)(sys::kPage - 1); }
+
+bool is_guarded(const Library *library, uint64_t address) {
+  const ProgramHeader *headers = (const ProgramHeader *)library->headers;
+  for (uint16_t i = 0; i < library->header_count; i++) {
+    uint64_t start = library->bias + headers[i].address;
+    if (headers[i].type == kGuarded && address >= page_of(start) &&
+        address < page_of(start + headers[i].bytes))
+      return true;
+  }
   return false;
 }
 
@@ -169,6 +183,7 @@ void collect(const Everywhere *search, Here *here, const Image &image, const Lib
       if (!is_same(name, all->hooks[k].symbol)) continue;
       void **at = (void **)(image.bias + first[i].offset);
       void *value = load(at);
+      here->guarded[here->count] = is_guarded(library, (uint64_t)at);
       here->slots[here->count++] = {{at, value},
                                     &all->hooks[k],
                                     is_torchs(library->name),
@@ -203,7 +218,7 @@ class WriteLock {
 // Exchanges the slot's value if it is `expected`. Its page is read-only where the library was linked
 // with full RELRO.
 bool exchange_on_page(void **at, void *expected, void *value, bool writable) {
-  uint64_t start = (uint64_t)at & ~(uint64_t)(sys::kPage - 1);
+  uint64_t start = page_of((uint64_t)at);
   if (!writable && sys::failed(sys::call(sys::kMprotect, (long)start, sys::kPage,
                                          sys::kProtRead | sys::kProtWrite)))
     return false;
@@ -213,7 +228,7 @@ bool exchange_on_page(void **at, void *expected, void *value, bool writable) {
 }
 
 bool write(void **at, void *expected, void *value) {
-  Page page = {(uint64_t)at & ~(uint64_t)(sys::kPage - 1), false};
+  Page page = {page_of((uint64_t)at), false};
   WriteLock lock;
   return maps_find(is_page, &page) && exchange_on_page(at, expected, value, page.writable);
 }
@@ -227,15 +242,20 @@ bool look_at_slots(const Mapping &mapping, void *context) {
   return false;
 }
 
-void put_hook(Everywhere *search, GotPatch patch, bool writable) {
+// The loader has not come to it yet: it holds an offset or nothing, and is added to, or written over,
+// when it does; or its page is about to be made read-only.
+bool is_being_linked(const GotSlot &slot, bool guarded, bool writable) {
+  if ((uint64_t)slot.at >= kLowest && (uint64_t)slot.original < kLowest) return true;
+  return guarded && writable;
+}
+
+void put_hook(Everywhere *search, GotPatch patch, bool guarded, bool writable) {
   GotHooks *all = search->all;
   void *function = patch.hook->function;
   if (patch.slot.original == function) {
     for (uint32_t k = 0; k < all->count; k++)
       if (all->patches[k].slot.at == patch.slot.at) patch = all->patches[k];
-  } else if ((uint64_t)patch.slot.at >= kLowest && (uint64_t)patch.slot.original < kLowest) {
-    // The loader has not come to it yet: it holds an offset or nothing, and is added to, or written
-    // over, when it does.
+  } else if (is_being_linked(patch.slot, guarded, writable)) {
     search->unready = true;
     return;
   } else if ((all->may && !all->may(patch)) ||
@@ -276,7 +296,7 @@ int visit_library(const Library *library, size_t, void *context) {
     if (search->take_back)
       take_hook_back(search, here.slots[i], here.writable[i]);
     else
-      put_hook(search, here.slots[i], here.writable[i]);
+      put_hook(search, here.slots[i], here.guarded[i], here.writable[i]);
   }
   return 0;
 }
