@@ -551,8 +551,8 @@ def snapshot(
         str | None,
         typer.Option(
             metavar="TIME",
-            help="Record the allocator's history for so long first, with Python stacks: some"
-            " microseconds per allocation.",
+            help="Record the allocator's history for so long first, with Python stacks; PyTorch"
+            " gives 2 microseconds as the price of one.",
         ),
     ] = None,
     trust_seccomp: TrustSeccompOption = False,
@@ -561,8 +561,7 @@ def snapshot(
 ) -> None:
     """Have torch write down every block of GPU memory, for PyTorch's memory viewer.
 
-    Python in the process stands still while torch does so: milliseconds, or a second or two where
-    there are very many blocks.
+    Python in the process stands still while torch does so; how long that was is measured and said.
     """
     from dataclasses import asdict
 

@@ -16,7 +16,7 @@ from gputap.profiler.frames import Module, ModuleNames, module_names, parse_modu
 from gputap.profiler.redact import redact
 
 MEMORY_PERIOD_S: Final = 0.25
-"""Least time between two looks at the allocator: each takes the GIL for 0.02 to 0.3 ms."""
+"""Least time between two looks at the allocator, each of which takes the GIL for a moment."""
 
 
 def ask(
