@@ -24,6 +24,7 @@ from gputap.dashboards.html_parts import esc
 from gputap.dashboards.timeline import TimelineStep
 from gputap.profiler.analysis.model import Report
 from gputap.profiler.errors import CaptureNotWritable
+from gputap.profiler.files import whole_file
 
 
 def write(
@@ -39,14 +40,10 @@ def write(
     """
     target = Path(path)
     page = render(report, timeline, notes=notes)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        with os.fdopen(os.open(temporary, flags, 0o600), "w", encoding="utf-8") as file:
-            file.write(page)
-        os.replace(temporary, target)
+        with whole_file(target) as file:
+            file.write(page.encode())
     except OSError as exc:
-        temporary.unlink(missing_ok=True)
         raise CaptureNotWritable(f"Cannot write the report {target}: {exc.strerror}.") from exc
     return target
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from gputap.exporters.perfetto_writer import Writer
 from gputap.exporters.source import NULL, CaptureSource, Columns, Text, WithSteps, read
 from gputap.exporters.span_tree import RECORDED_ONLY, STEP_COLUMNS
 from gputap.profiler.errors import ExportError
+from gputap.profiler.files import whole_file
 from gputap.profiler.schema import EventFlag
 
 if TYPE_CHECKING:
@@ -79,17 +79,9 @@ def export_perfetto(
             f"The capture has no rank {rank}.", hint="`gputap report` lists the ranks."
         )
     try:
-        with tempfile.NamedTemporaryFile(
-            dir=target.parent, prefix=f".{target.name}.", delete=False
-        ) as raw:
-            try:
-                writer = _write(capture, ranks, raw, compressed=target.suffix == ".gz")
-                raw.flush()
-                size = raw.tell()
-                os.replace(raw.name, target)
-            except BaseException:
-                os.unlink(raw.name)
-                raise
+        with whole_file(target) as raw:
+            writer = _write(capture, ranks, raw, compressed=target.suffix == ".gz")
+            size = raw.tell()
     except OSError as exc:
         raise ExportError(
             f"The trace cannot be written to {target}: {exc.strerror or exc}.",

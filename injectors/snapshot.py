@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import binascii
 import os
-import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from gputap.injectors.built import AGENT, built
 from gputap.injectors.entry import Entry, enter
@@ -22,9 +21,10 @@ from gputap.injectors.library import ask
 from gputap.injectors.library.client import AgentClient, SnippetFailed
 from gputap.injectors.tap import AUTO, look
 from gputap.profiler.errors import CaptureNotWritable, ProfilerError
+from gputap.profiler.files import whole_file
 
 ANSWER_S: Final = 60.0
-"""Torch lists hundreds of thousands of blocks in a second or two; a busy machine is slower."""
+"""For listing, pickling and packing, and a machine under load."""
 
 MOST_BYTES: Final = 4 << 30
 """Unpacked; the packed form of more does not come through."""
@@ -60,25 +60,46 @@ def take_snapshot(pid: int, path: Path, *, record_s: float = 0.0, entry: Entry =
     `record_s`: record the allocator's history for so long first. Raises an error of the target's
     tree, NoSnapshot, or CaptureNotWritable; the file appears whole or not at all.
     """
-    with _file_at(path) as file:
-        injection = enter(look(pid), agent=built(AGENT), entry=entry)
-        with AgentClient(pid, injection.control_fd) as client:
-            try:
-                said = ask.snapshot(client, record_s=record_s, timeout_s=record_s + ANSWER_S)
-            except SnippetFailed as exc:
-                raise NoSnapshot(f"pid {pid} gave no memory snapshot: {exc.message}") from exc
-        if problem := said.get("problem"):
-            raise NoSnapshot(f"pid {pid} gave no memory snapshot: {problem}.")
+    if path.is_dir():
+        raise CaptureNotWritable(f"{path} is a directory.", hint="Give the name of a file.")
+    with ExitStack() as stack:
+        # Opened before the target is asked, which must not stand still in vain.
+        with _writing(path):
+            file = stack.enter_context(whole_file(path))
+        said = _asked(pid, record_s, entry)
         try:
             snapshot = _described(said, path)
             raw = _unpacked(said, snapshot.bytes)
         except (KeyError, TypeError, ValueError, zlib.error) as exc:
             raise NoSnapshot(f"pid {pid} gave a snapshot that makes no sense: {exc!r}.") from exc
-        try:
+        with _writing(path):
             file.write(raw)
-        except OSError as exc:
-            raise _not_written(path, exc) from exc
+            file.flush()
+            os.fsync(file.fileno())
+            stack.close()
     return snapshot
+
+
+def _asked(pid: int, record_s: float, entry: Entry) -> dict[str, Any]:
+    injection = enter(look(pid), agent=built(AGENT), entry=entry)
+    with AgentClient(pid, injection.control_fd) as client:
+        try:
+            said = ask.snapshot(client, record_s=record_s, timeout_s=record_s + ANSWER_S)
+        except SnippetFailed as exc:
+            raise NoSnapshot(f"pid {pid} gave no memory snapshot: {exc.message}") from exc
+    if problem := said.get("problem"):
+        raise NoSnapshot(f"pid {pid} gave no memory snapshot: {problem}.")
+    return said
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise CaptureNotWritable(
+            f"{path} cannot be written: {exc.strerror or exc}.", hint="Give another with -o FILE."
+        ) from exc
 
 
 def _described(said: dict[str, Any], path: Path) -> Snapshot:
@@ -107,36 +128,3 @@ def _unpacked(said: dict[str, Any], size: int) -> bytes:
     if len(raw) != size:
         raise ValueError("its length is not the one that was told")
     return raw
-
-
-@contextmanager
-def _file_at(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears at `path` when all went well, and not at all else.
-
-    Owner-only, like a capture: it names the job's files and functions. It is opened before the
-    target is asked, which must not stand still in vain.
-    """
-    if path.is_dir():
-        raise CaptureNotWritable(f"{path} is a directory.", hint="Give the name of a file.")
-    try:
-        file = tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False)
-    except OSError as exc:
-        raise _not_written(path, exc) from exc
-    try:
-        with file:
-            yield file
-            try:
-                file.flush()
-                os.fsync(file.fileno())
-                os.replace(file.name, path)
-            except OSError as exc:
-                raise _not_written(path, exc) from exc
-    except BaseException:
-        os.unlink(file.name)
-        raise
-
-
-def _not_written(path: Path, exc: OSError) -> CaptureNotWritable:
-    return CaptureNotWritable(
-        f"{path} cannot be written: {exc.strerror or exc}.", hint="Give another with -o FILE."
-    )

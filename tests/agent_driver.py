@@ -47,6 +47,22 @@ def _own_runtime(size: int) -> bytes:
 PYTHON = cpython.choose(sys.version_info[:2], _own_runtime)[0]
 
 
+LOOP = """
+stop = threading.Event()
+def loop():
+    while not stop.is_set(): step()
+def background():
+    global runner
+    stop.clear()
+    runner = threading.Thread(target=loop)
+    runner.start()
+def finish():
+    stop.set()
+    runner.join()
+"""
+"""For a `Target` with a function `step`: runs it on a thread, from `background()` to `finish()`."""
+
+
 @dataclass
 class Event:
     """One record with its ids looked up."""

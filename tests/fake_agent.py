@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gputap.profiler import schema
+from gputap.profiler.clock import Clock, clock_from_samples
 from gputap.profiler.schema import AgentState, Command, DropCause, EventKind, RingState
 
 PAGE = 4096
@@ -424,3 +425,11 @@ class FakeAgent:
     ) -> None:
         """Close."""
         self.close()
+
+
+def unix_clock() -> Clock:
+    """A clock whose ticks are ns since 1970."""
+    samples = np.zeros(2, schema.dtype(schema.CLOCK_SAMPLE))
+    for name in ("ticks", "mono_ns", "unix_ns"):
+        samples[name] = (0, 10**9)
+    return clock_from_samples(samples)

@@ -13,11 +13,9 @@ from typing import Any
 import pytest
 
 from gputap.injectors.library.device import DeviceConfig
-from gputap.profiler.agent_memory import AgentMemory
 from gputap.profiler.cupti.demangle import demangle
 from gputap.profiler.schema import DeviceState
 from gputap.profiler.store import Capture
-from gputap.profiler.target import inspect
 from tests import tapped
 from tests.simgpu import build, truth
 from tests.simgpu.torch import build as torch_build
@@ -46,6 +44,17 @@ def stack() -> tuple[Path, Path]:
     if all(given):
         return Path(str(given[0])), Path(str(given[1]))
     return libraries(), _built(torch_build.ensure)
+
+
+def simcuda(**variables: str) -> str:
+    """Source that makes the device known to torch, for an `agent_driver.Target`."""
+    libraries, modules = stack()
+    variables |= {"SIMGPU_LIBRARIES": str(libraries), "SIMCUDA_MODULES": str(modules)}
+    return f"""
+os.environ.update({variables!r})
+sys.path.insert(0, {str(FOLDER / "torch")!r})
+import simcuda
+"""
 
 
 class SimWorkload(Workload):
@@ -92,9 +101,7 @@ def until(true: Callable[[], object], seconds: float = 60) -> None:
 
 def until_recording(pid: int) -> None:
     """Wait until the agent in a tapped process has CUPTI, and has asked it for records since."""
-    control = inspect(pid).control_fd
-    assert control is not None
-    with AgentMemory(f"/proc/{pid}/fd/{control}") as memory:
+    with tapped.agent_memory(pid) as memory:
         until(lambda: memory.get("device_state") == DeviceState.ON)
         turns = memory.get("device_clock_count") + 2
         until(lambda: memory.get("device_clock_count") >= turns)

@@ -15,12 +15,21 @@ from gputap.injectors.library.client import WindowConfig
 from gputap.injectors.library.device import DeviceConfig
 from gputap.injectors.tap import AgentTap
 from gputap.profiler import session
+from gputap.profiler.agent_memory import AgentMemory
 from gputap.profiler.schema import CaptureMode, EventFlag
 from gputap.profiler.store import Capture
+from gputap.profiler.target import inspect
 from tests.workload import Workload
 
 PROFILED = Path(__file__).resolve().parent / "profiled.py"
 GPUTAP = [sys.executable, "-m", "gputap.cli"]
+
+
+def agent_memory(pid: int) -> AgentMemory:
+    """The memory of the agent in a tapped process."""
+    control = inspect(pid).control_fd
+    assert control is not None
+    return AgentMemory(f"/proc/{pid}/fd/{control}")
 
 
 def capture(

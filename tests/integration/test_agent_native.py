@@ -28,6 +28,7 @@ from gputap.profiler.schema import (
 )
 from tests.agent_driver import (
     AGENT,
+    LOOP,
     PYTHON,
     ROOT,
     TORCH,
@@ -41,7 +42,8 @@ from tests.agent_driver import (
 
 pytestmark = pytest.mark.skipif(not AGENT.exists(), reason="not built: run `make build`")
 
-TRAINING = """
+TRAINING = (
+    """
 from torch import nn
 def fresh():
     torch.manual_seed(1)
@@ -54,22 +56,13 @@ def step():
     loss.backward()
     optimizer.step()
     return loss.item()
-stop = threading.Event()
-def loop():
-    while not stop.is_set(): step()
-def background():
-    global runner
-    stop.clear()
-    runner = threading.Thread(target=loop)
-    runner.start()
-def finish():
-    stop.set()
-    runner.join()
 for _ in range(3): step()
 libtorch = ctypes.CDLL(os.path.join(os.path.dirname(torch.__file__), "lib", "libtorch_cpu.so"))
 in_list = libtorch._ZN2at18hasGlobalCallbacksEv
 in_list.restype = ctypes.c_bool
 """
+    + LOOP
+)
 
 
 class Shared:

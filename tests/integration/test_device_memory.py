@@ -14,14 +14,12 @@ from gputap.exporters.perfetto import export_perfetto
 from gputap.injectors.library import ask
 from gputap.injectors.library.client import AgentClient
 from gputap.injectors.library.snippets import source
-from gputap.profiler.agent_memory import AgentMemory
 from gputap.profiler.analysis.report import analyse
 from gputap.profiler.errors import AttachFailed
 from gputap.profiler.store import Capture
-from gputap.profiler.target import inspect
 from tests import tapped
 from tests.agent_driver import Target
-from tests.simulated import FOLDER, SimWorkload, capture, stack, until
+from tests.simulated import SimWorkload, capture, simcuda, until
 
 MIB = 1 << 20
 SMALL = {"SIMGPU_MEMORY": str(96 * MIB)}
@@ -29,9 +27,7 @@ SMALL = {"SIMGPU_MEMORY": str(96 * MIB)}
 
 def until_read(pid: int, count: int) -> None:
     """Wait until the agent has looked at the allocator so often."""
-    control = inspect(pid).control_fd
-    assert control is not None
-    with AgentMemory(f"/proc/{pid}/fd/{control}") as memory:
+    with tapped.agent_memory(pid) as memory:
         until(lambda: memory.get("samples_count") >= count)
 
 
@@ -126,16 +122,12 @@ def test_counters_are_in_the_perfetto_trace(tmp_path: Path) -> None:
 
 
 def test_every_figure_is_the_one_that_torch_gives() -> None:
-    libraries, modules = stack()
-    setup = f"""
-os.environ.update(SIMGPU_LIBRARIES={str(libraries)!r}, SIMCUDA_MODULES={str(modules)!r})
-sys.path.insert(0, {str(FOLDER / "torch")!r})
-import simcuda
+    kept = """
 kept = [torch.empty(n << 20, dtype=torch.uint8, device="simcuda") for n in (1, 3, 9)]
 del kept[1]
 """
     both = "\nimport torch\nresult = json.dumps([result, torch.accelerator.memory_stats()])"
-    with Target(setup) as target:
+    with Target(simcuda() + kept) as target:
         client = target.attach().client
         answer, stats = json.loads(client.run_python(source("memory") + both))
     columns = [

@@ -15,7 +15,7 @@ import pytest
 from torch.cuda import _memory_viz
 
 from tests.agent_driver import Target, maps_of_agent, threads_of, wait_until
-from tests.simulated import FOLDER, stack
+from tests.simulated import simcuda
 from tests.tapped import GPUTAP
 
 MIB = 1 << 20
@@ -24,12 +24,9 @@ ALLOCATE = 'torch.empty({mib} << 20, dtype=torch.uint8, device="simcuda")'
 
 
 def on_simcuda() -> Target:
-    libraries, modules = stack()
     return Target(
-        f"""
-os.environ.update(SIMGPU_LIBRARIES={str(libraries)!r}, SIMCUDA_MODULES={str(modules)!r})
-sys.path.insert(0, {str(FOLDER / "torch")!r})
-import simcuda
+        simcuda()
+        + f"""
 kept = [{ALLOCATE.format(mib=3)}, {ALLOCATE.format(mib=8)}]
 {ALLOCATE.format(mib=20)}
 """

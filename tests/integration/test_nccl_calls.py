@@ -12,15 +12,13 @@ from typing import Any
 import pytest
 
 from gputap.injectors.library.device import DeviceConfig
-from gputap.profiler.agent_memory import AgentMemory
 from gputap.profiler.analysis.report import analyse
 from gputap.profiler.nccl_calls import OPS
 from gputap.profiler.store import Capture
-from gputap.profiler.target import inspect
 from tests import tapped
 from tests.agent_driver import Target, wait_until
 from tests.simgpu.nccl.wheel import real_nccl
-from tests.simulated import FOLDER, SimWorkload, capture, stack
+from tests.simulated import SimWorkload, capture, simcuda, stack
 from tests.told import TARGETS
 
 # Operation, count, type, bytes of this rank's input, reduction, root or peer.
@@ -68,18 +66,8 @@ def with_the_real_one(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def on_two_devices() -> Target:
-    libraries, modules = stack()
-    environment = {
-        "SIMGPU_LIBRARIES": str(libraries), "SIMCUDA_MODULES": str(modules), "SIMGPU_DEVICES": "2",
-    }  # fmt: skip
-    return Target(
-        f"""
-os.environ.update({environment!r})
-sys.path.insert(0, {str(FOLDER / "torch")!r})
-import simcuda
-(torch.ones(8, device="simcuda") * 2).sum().item()
-"""
-    )
+    used = '(torch.ones(8, device="simcuda") * 2).sum().item()'
+    return Target(simcuda(SIMGPU_DEVICES="2") + used)
 
 
 @pytest.fixture
@@ -201,9 +189,7 @@ def test_a_library_that_is_loaded_in_the_window_is_seen(library: Path, tmp_path:
 
 def is_hooked(target: Target) -> bool:
     """A call of the library's was recorded."""
-    control = inspect(target.pid).control_fd
-    assert control is not None
-    with AgentMemory(f"/proc/{target.pid}/fd/{control}") as memory:
+    with tapped.agent_memory(target.pid) as memory:
         return "ncclAllReduce" in memory.strings(final=True)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from gputap.profiler.agent_memory import Records
 from gputap.profiler.schema import CaptureMode
-from tests.agent_driver import AGENT, Tap, Target, maps_of_agent, threads_of, wait_until
+from tests.agent_driver import AGENT, LOOP, Tap, Target, maps_of_agent, threads_of, wait_until
 
 pytestmark = pytest.mark.skipif(not AGENT.exists(), reason="not built: run `make build`")
 
@@ -28,17 +28,6 @@ def step():
     optimizer.step()
     time.sleep(0.03)
 step()
-stop = threading.Event()
-def loop():
-    while not stop.is_set(): step()
-def background():
-    global runner
-    stop.clear()
-    runner = threading.Thread(target=loop)
-    runner.start()
-def finish():
-    stop.set()
-    runner.join()
 """
 DONE = "import sys\nresult = str(sys.steps_done)"
 COUNTED = """
@@ -52,7 +41,7 @@ result = str(calls)
 
 @pytest.fixture(scope="module")
 def target() -> Iterator[Target]:
-    with Target(STEPS) as target:
+    with Target(STEPS + LOOP) as target:
         yield target
         assert target.end() == 0
 

@@ -1,10 +1,11 @@
 #include "collective_calls.h"
 
+#include "call_event.h"
+#include "clock.h"
 #include "got.h"
 #include "host.h"
-#include "intern.h"
 #include "maps.h"
-#include "ring.h"
+#include "text.h"
 
 namespace gputap {
 
@@ -92,45 +93,16 @@ size_t describe(const Arguments &call, int result, char *buffer, size_t capacity
   return text.length();
 }
 
-void write_event(Live *live, ThreadState *thread, const char *name, uint64_t start, uint64_t stop,
-                 const char *text, size_t length) {
-  gputap_event_record *record = ring_reserve(thread, live);
-  if (!record) return;
-  *record = {};
-  record->start_ticks = start;
-  record->end_ticks = stop;
-  record->name_id = intern_cached(live, thread, name, __builtin_strlen(name)).id;
-  record->shape_id = length ? intern_cached(live, thread, text, length).id : 0;
-  record->tid = thread->tid;
-  uint32_t depth = thread_depth(thread);
-  record->depth = (uint16_t)(depth < 0xffff ? depth : 0xffff);
-  record->kind = GPUTAP_EVENT_KIND_NCCL_API;
-  record->flags = GPUTAP_EVENT_FLAG_NO_STACK;
-  if (!record->name_id) record->flags |= GPUTAP_EVENT_FLAG_NAME_LOST;
-  ring_publish(thread);
-}
-
-// 0: no window is open.
-uint64_t begin() { return load(&g_live->window) ? now_ticks() : 0; }
-
-// The thread was not marked as ours during the call, which may take long: a window that closes must
-// not wait for it.
 int end(uint64_t start, const Arguments &call, int result) {
   if (!start) return result;
-  uint64_t stop = now_ticks();
-  Live *live = g_live;
-  ThreadState *thread = thread_state();
-  if (!thread) return result;
+  CallEvent event = {GPUTAP_EVENT_KIND_NCCL_API, call.function, start, now_ticks(), 0, nullptr, 0};
   char buffer[384];
   bool is_group = call.type == kNone;
-  size_t length = is_group ? 0 : describe(call, result, buffer, sizeof buffer);
-  uint32_t window = callback_enter(thread, live);
-  if (window) {
-    if (window != thread->window) thread_enter_window(thread, live, 0);
-    if (start >= live->header->window_start_ticks)
-      write_event(live, thread, call.function, start, stop, buffer, length);
+  if (!is_group) {
+    event.arguments = buffer;
+    event.arguments_length = describe(call, result, buffer, sizeof buffer);
   }
-  callback_leave(thread);
+  call_event_write(event);
   return result;
 }
 
@@ -138,81 +110,81 @@ int end(uint64_t start, const Arguments &call, int result) {
 
 int hook_all_reduce(const void *from, void *to, size_t count, int type, int reduction,
                     void *communicator, void *stream) {
-  uint64_t start = begin();
+  uint64_t start = call_event_begin();
   return end(start, {"ncclAllReduce", count, type, reduction, kNone, communicator, stream},
              nccl.all_reduce(from, to, count, type, reduction, communicator, stream));
 }
 
 int hook_reduce(const void *from, void *to, size_t count, int type, int reduction, int root,
                 void *communicator, void *stream) {
-  uint64_t start = begin();
+  uint64_t start = call_event_begin();
   return end(start, {"ncclReduce", count, type, reduction, root, communicator, stream},
              nccl.reduce(from, to, count, type, reduction, root, communicator, stream));
 }
 
 int hook_reduce_scatter(const void *from, void *to, size_t count, int type, int reduction,
                         void *communicator, void *stream) {
-  uint64_t start = begin();
+  uint64_t start = call_event_begin();
   return end(start, {"ncclReduceScatter", count, type, reduction, kNone, communicator, stream},
              nccl.reduce_scatter(from, to, count, type, reduction, communicator, stream));
 }
 
 int hook_all_gather(const void *from, void *to, size_t count, int type, void *communicator,
                     void *stream) {
-  uint64_t start = begin();
+  uint64_t start = call_event_begin();
   return end(start, {"ncclAllGather", count, type, kNone, kNone, communicator, stream},
              nccl.all_gather(from, to, count, type, communicator, stream));
 }
 
 int hook_all_to_all(const void *from, void *to, size_t count, int type, void *communicator,
                     void *stream) {
-  uint64_t start = begin();
+  uint64_t start = call_event_begin();
   return end(start, {"ncclAlltoAll", count, type, kNone, kNone, communicator, stream},
              nccl.all_to_all(from, to, count, type, communicator, stream));
 }
 
 int hook_gather(const void *from, void *to, size_t count, int type, int root, void *communicator,
                 void *stream) {
-  uint64_t start = begin();
+  uint64_t start = call_event_begin();
   return end(start, {"ncclGather", count, type, kNone, root, communicator, stream},
              nccl.gather(from, to, count, type, root, communicator, stream));
 }
 
 int hook_scatter(const void *from, void *to, size_t count, int type, int root, void *communicator,
                  void *stream) {
-  uint64_t start = begin();
+  uint64_t start = call_event_begin();
   return end(start, {"ncclScatter", count, type, kNone, root, communicator, stream},
              nccl.scatter(from, to, count, type, root, communicator, stream));
 }
 
 int hook_broadcast(const void *from, void *to, size_t count, int type, int root,
                    void *communicator, void *stream) {
-  uint64_t start = begin();
+  uint64_t start = call_event_begin();
   return end(start, {"ncclBroadcast", count, type, kNone, root, communicator, stream},
              nccl.broadcast(from, to, count, type, root, communicator, stream));
 }
 
 int hook_bcast(void *buffer, size_t count, int type, int root, void *communicator, void *stream) {
-  uint64_t start = begin();
+  uint64_t start = call_event_begin();
   return end(start, {"ncclBcast", count, type, kNone, root, communicator, stream},
              nccl.bcast(buffer, count, type, root, communicator, stream));
 }
 
 int hook_send(const void *from, size_t count, int type, int peer, void *communicator,
               void *stream) {
-  uint64_t start = begin();
+  uint64_t start = call_event_begin();
   return end(start, {"ncclSend", count, type, kNone, peer, communicator, stream},
              nccl.send(from, count, type, peer, communicator, stream));
 }
 
 int hook_recv(void *to, size_t count, int type, int peer, void *communicator, void *stream) {
-  uint64_t start = begin();
+  uint64_t start = call_event_begin();
   return end(start, {"ncclRecv", count, type, kNone, peer, communicator, stream},
              nccl.recv(to, count, type, peer, communicator, stream));
 }
 
 int hook_group_end() {
-  uint64_t start = begin();
+  uint64_t start = call_event_begin();
   return end(start, {"ncclGroupEnd", 0, kNone, kNone, kNone, nullptr, nullptr}, nccl.group_end());
 }
 
@@ -273,9 +245,6 @@ void collective_calls_look_after(bool wanted) {
     got_give_up(&hooks, (const void *)nccl.all_reduce);
 }
 
-void collective_calls_forget_after_fork() {
-  hooks.count = 0;
-  hooks.generation = 0;
-}
+void collective_calls_forget_after_fork() { got_forget(&hooks); }
 
 }  // namespace gputap

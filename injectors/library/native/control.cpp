@@ -250,10 +250,7 @@ void obey(Live *live) {
 // --------------------------------------------------------------------------------- housekeeping
 
 void put_clock_sample(gputap_control_header *header, const gputap_clock_sample &sample) {
-  gputap_clock_sample *samples = (gputap_clock_sample *)((char *)header + header->clock_offset);
-  uint32_t count = header->clock_count;
-  samples[count % header->clock_capacity] = sample;
-  store_release(&header->clock_count, count + 1);
+  put_round(header, header->clock_offset, header->clock_capacity, &header->clock_count, sample);
 }
 
 // A sample from before the first one of this session, so that gputap knows the rate from the

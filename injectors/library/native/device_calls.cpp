@@ -1,38 +1,20 @@
 #include "device_calls.h"
 
+#include "call_event.h"
+#include "clock.h"
 #include "device_api.h"
-#include "intern.h"
-#include "ring.h"
 
 namespace gputap {
 
 namespace {
 
-constexpr uint32_t kDriver = 1, kLongestCall = 128;
+constexpr uint32_t kDriver = 1;
 
 bool by_records; /* the way in use */
 
 int choose(const cupti_abi_call &call, uint8_t on) {
   auto enable = call.domain == kDriver ? g_cupti.enable_driver_call : g_cupti.enable_runtime_call;
   return enable(call.cbid, on);
-}
-
-void write_event(Live *live, ThreadState *thread, const CuptiCallbackData *data, uint64_t start) {
-  gputap_event_record *record = ring_reserve(thread, live);
-  if (!record) return;
-  *record = {};
-  record->start_ticks = start;
-  record->end_ticks = now_ticks();
-  record->seq = data->correlation_id;
-  record->name_id =
-      intern_cached(live, thread, data->function, text_length(data->function, kLongestCall)).id;
-  record->tid = thread->tid;
-  uint32_t depth = thread_depth(thread);
-  record->depth = (uint16_t)(depth < 0xffff ? depth : 0xffff);
-  record->kind = GPUTAP_EVENT_KIND_CUDA_API;
-  record->flags = GPUTAP_EVENT_FLAG_NO_STACK;
-  if (!record->name_id) record->flags |= GPUTAP_EVENT_FLAG_NAME_LOST;
-  ring_publish(thread);
 }
 
 }  // namespace
@@ -62,22 +44,15 @@ void device_calls_disable(void *subscriber) {
 // `correlation_data` is a word that CUPTI keeps for us from the enter to the exit of one call.
 void device_call(void *, uint32_t, uint32_t, const void *opaque) {
   const CuptiCallbackData *data = (const CuptiCallbackData *)opaque;
-  Live *live = g_live;
   if (!data->correlation_data) return;
   if (data->site == 0) {
-    *data->correlation_data = load(&live->window) ? now_ticks() : 0;
+    *data->correlation_data = call_event_begin();
     return;
   }
   uint64_t start = *data->correlation_data;
   if (!start || !data->function) return;
-  ThreadState *thread = thread_state();
-  if (!thread) return;
-  uint32_t window = callback_enter(thread, live);
-  if (window) {
-    if (window != thread->window) thread_enter_window(thread, live, 0);
-    if (start >= live->header->window_start_ticks) write_event(live, thread, data, start);
-  }
-  callback_leave(thread);
+  call_event_write({GPUTAP_EVENT_KIND_CUDA_API, data->function, start, now_ticks(),
+                    data->correlation_id, nullptr, 0});
 }
 
 }  // namespace gputap

@@ -201,8 +201,7 @@ void device_manners_end() {
 }
 
 void device_manners_forget_after_fork() {
-  hooks.count = 0;
-  hooks.generation = 0;
+  got_forget(&hooks);
   other = {};
 }
 

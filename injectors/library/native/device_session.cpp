@@ -105,11 +105,8 @@ void take_clock_sample(Live *live) {
     uint64_t width = now_ticks() - before;
     if (width < best.width_ticks) best = {before + width / 2, device_ns, width, 0};
   }
-  gputap_device_clock_sample *samples =
-      (gputap_device_clock_sample *)((uint8_t *)header + header->device_clock_offset);
-  uint32_t count = header->device_clock_count;
-  samples[count % header->device_clock_capacity] = best;
-  store_release(&header->device_clock_count, count + 1);
+  put_round(header, header->device_clock_offset, header->device_clock_capacity,
+            &header->device_clock_count, best);
 }
 
 // A kernel that runs for minutes keeps its buffer; it is not waited for.

@@ -16,7 +16,7 @@ constexpr int64_t kPatienceNs = 50000000;
 constexpr int64_t kSettleNs = 3000000;
 constexpr int64_t kDevicePatienceNs = 300000000;
 
-uint32_t in_torch;      /* a call into torch is under way */
+uint32_t in_torch;      /* calls into torch that are under way */
 uint32_t in_loader;     /* threads of ours that hold the loader's list of libraries */
 uint32_t forks_pending; /* threads between prepare and parent handler */
 uint32_t ending;        /* exit handlers run */
@@ -36,6 +36,20 @@ void wait_until_out() {
 void wait_until_settled() {
   int64_t left_ns = load(&left_torch_ns) + kSettleNs - sys::monotonic_ns();
   if (left_ns > 0 && left_ns <= kSettleNs) sys::sleep_ns(left_ns);
+}
+
+void leave(uint32_t *inside) { __atomic_fetch_sub(inside, 1u, __ATOMIC_RELEASE); }
+
+// Not while a fork is under way, nor is one begun before `leave`.
+void enter(uint32_t *inside) {
+  for (;;) {
+    int64_t deadline = sys::monotonic_ns() + kPatienceNs;
+    while (load_acquire(&forks_pending) && sys::monotonic_ns() < deadline) sys::sleep_ns(50000);
+    add(inside, 1u);
+    full_fence();
+    if (!load(&forks_pending) || sys::monotonic_ns() >= deadline) break;
+    leave(inside);
+  }
 }
 
 void before_fork() {
@@ -73,34 +87,18 @@ void at_exit(void *) {
 }  // namespace
 
 ForkGuard::ForkGuard() {
-  for (;;) {
-    int64_t deadline = sys::monotonic_ns() + kPatienceNs;
-    while (load_acquire(&forks_pending) && sys::monotonic_ns() < deadline) sys::sleep_ns(50000);
-    store(&in_torch, 1);
-    full_fence();
-    if (!load(&forks_pending) || sys::monotonic_ns() >= deadline) break;
-    store_release(&in_torch, 0);
-  }
+  enter(&in_torch);
   allowed_ = !load(&ending);
 }
 
 ForkGuard::~ForkGuard() {
   store(&left_torch_ns, sys::monotonic_ns());
-  store_release(&in_torch, 0);
+  leave(&in_torch);
 }
 
-LoaderGuard::LoaderGuard() {
-  for (;;) {
-    int64_t deadline = sys::monotonic_ns() + kPatienceNs;
-    while (load_acquire(&forks_pending) && sys::monotonic_ns() < deadline) sys::sleep_ns(50000);
-    add(&in_loader, 1u);
-    full_fence();
-    if (!load(&forks_pending) || sys::monotonic_ns() >= deadline) break;
-    __atomic_fetch_sub(&in_loader, 1u, __ATOMIC_RELEASE);
-  }
-}
+LoaderGuard::LoaderGuard() { enter(&in_loader); }
 
-LoaderGuard::~LoaderGuard() { __atomic_fetch_sub(&in_loader, 1u, __ATOMIC_RELEASE); }
+LoaderGuard::~LoaderGuard() { leave(&in_loader); }
 
 bool process_is_ending() { return load(&ending); }
 

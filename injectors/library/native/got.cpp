@@ -128,10 +128,13 @@ struct Everywhere {
   uint32_t kept_count;
 };
 
+enum Access : uint8_t { kUnknown, kReadOnly, kWritable };
+
+// The slots in one library.
 struct Here {
   GotPatch slots[kMostInLibrary];
-  bool writable[kMostInLibrary];
-  bool guarded[kMostInLibrary]; /* read-only from the moment that the library is linked */
+  Access access[kMostInLibrary]; /* of their pages, now */
+  bool guarded[kMostInLibrary];  /* read-only from the moment that the library is linked */
   uint32_t count;
 };
 
@@ -194,13 +197,13 @@ void collect(const Everywhere *search, Here *here, const Image &image, const Lib
 
 struct Page {
   uint64_t address;
-  bool writable;
+  Access access;
 };
 
 bool is_page(const Mapping &mapping, void *context) {
   Page *page = (Page *)context;
   if (page->address < mapping.start || page->address >= mapping.end) return false;
-  page->writable = mapping.writable;
+  page->access = mapping.writable ? kWritable : kReadOnly;
   return true;
 }
 
@@ -217,8 +220,10 @@ class WriteLock {
 
 // Exchanges the slot's value if it is `expected`. Its page is read-only where the library was linked
 // with full RELRO.
-bool exchange_on_page(void **at, void *expected, void *value, bool writable) {
+bool exchange_on_page(void **at, void *expected, void *value, Access access) {
+  if (access == kUnknown) return false;
   uint64_t start = page_of((uint64_t)at);
+  bool writable = access == kWritable;
   if (!writable && sys::failed(sys::call(sys::kMprotect, (long)start, sys::kPage,
                                          sys::kProtRead | sys::kProtWrite)))
     return false;
@@ -228,48 +233,49 @@ bool exchange_on_page(void **at, void *expected, void *value, bool writable) {
 }
 
 bool write(void **at, void *expected, void *value) {
-  Page page = {page_of((uint64_t)at), false};
+  Page page = {(uint64_t)at, kUnknown};
   WriteLock lock;
-  return maps_find(is_page, &page) && exchange_on_page(at, expected, value, page.writable);
+  maps_find(is_page, &page);
+  return exchange_on_page(at, expected, value, page.access);
 }
 
 bool look_at_slots(const Mapping &mapping, void *context) {
   Here *here = (Here *)context;
   for (uint32_t i = 0; i < here->count; i++) {
-    uint64_t at = (uint64_t)here->slots[i].slot.at;
-    if (at >= mapping.start && at < mapping.end) here->writable[i] = mapping.writable;
+    Page page = {(uint64_t)here->slots[i].slot.at, kUnknown};
+    if (is_page(mapping, &page)) here->access[i] = page.access;
   }
   return false;
 }
 
 // The loader has not come to it yet: it holds an offset or nothing, and is added to, or written over,
 // when it does; or its page is about to be made read-only.
-bool is_being_linked(const GotSlot &slot, bool guarded, bool writable) {
+bool is_being_linked(const GotSlot &slot, bool guarded, Access access) {
   if ((uint64_t)slot.at >= kLowest && (uint64_t)slot.original < kLowest) return true;
-  return guarded && writable;
+  return guarded && access == kWritable;
 }
 
-void put_hook(Everywhere *search, GotPatch patch, bool guarded, bool writable) {
+void put_hook(Everywhere *search, GotPatch patch, bool guarded, Access access) {
   GotHooks *all = search->all;
   void *function = patch.hook->function;
   if (patch.slot.original == function) {
     for (uint32_t k = 0; k < all->count; k++)
       if (all->patches[k].slot.at == patch.slot.at) patch = all->patches[k];
-  } else if (is_being_linked(patch.slot, guarded, writable)) {
+  } else if (is_being_linked(patch.slot, guarded, access)) {
     search->unready = true;
     return;
   } else if ((all->may && !all->may(patch)) ||
-             !exchange_on_page(patch.slot.at, patch.slot.original, function, writable)) {
+             !exchange_on_page(patch.slot.at, patch.slot.original, function, access)) {
     return;
   }
   if (search->kept_count < GotHooks::kMost) search->kept[search->kept_count++] = patch;
 }
 
-void take_hook_back(Everywhere *search, const GotPatch &patch, bool writable) {
+void take_hook_back(Everywhere *search, const GotPatch &patch, Access access) {
   const GotHooks *all = search->all;
   for (uint32_t k = 0; k < all->count; k++)
     if (all->patches[k].slot.at == patch.slot.at)
-      exchange_on_page(patch.slot.at, patch.hook->function, all->patches[k].slot.original, writable);
+      exchange_on_page(patch.slot.at, patch.hook->function, all->patches[k].slot.original, access);
 }
 
 // The loader's lock is held: the library stays while its slots are written, and no function of the
@@ -285,8 +291,7 @@ int visit_library(const Library *library, size_t, void *context) {
   if (!map.dynamic) return 0;
   Image image = read_image(&map);
   if (!image.strings || !image.symbols) return 0;
-  Here here;
-  here.count = 0;
+  Here here = {};
   collect(search, &here, image, library, image.plt, image.plt_count);
   collect(search, &here, image, library, image.rela, image.rela_count);
   if (!here.count) return 0;
@@ -294,9 +299,9 @@ int visit_library(const Library *library, size_t, void *context) {
   maps_find(look_at_slots, &here);
   for (uint32_t i = 0; i < here.count; i++) {
     if (search->take_back)
-      take_hook_back(search, here.slots[i], here.writable[i]);
+      take_hook_back(search, here.slots[i], here.access[i]);
     else
-      put_hook(search, here.slots[i], here.guarded[i], here.writable[i]);
+      put_hook(search, here.slots[i], here.guarded[i], here.access[i]);
   }
   return 0;
 }
@@ -337,11 +342,7 @@ GotSlot got_find(void *library, const char *symbol) {
 // What was patched in a library that has been unloaded is forgotten.
 void got_keep(GotHooks *all, const void *itself) {
   uint64_t before = all->generation;
-  Everywhere search;
-  __builtin_memset(&search, 0, sizeof search);
-  search.all = all;
-  search.itself = (uint64_t)itself;
-  search.again = all->second_looks != 0;
+  Everywhere search = {all, (uint64_t)itself, false, all->second_looks != 0, false, false, {}, 0};
   if (!iterate_libraries(visit_library, &search) || !search.is_new) return;
   __builtin_memcpy(all->patches, search.kept, search.kept_count * sizeof *search.kept);
   all->count = search.kept_count;
@@ -353,12 +354,12 @@ void got_keep(GotHooks *all, const void *itself) {
 }
 
 void got_give_up(GotHooks *all, const void *itself) {
-  Everywhere search;
-  __builtin_memset(&search, 0, sizeof search);
-  search.all = all;
-  search.itself = (uint64_t)itself;
-  search.take_back = search.again = true;
+  Everywhere search = {all, (uint64_t)itself, true, true, false, false, {}, 0};
   if (all->count) iterate_libraries(visit_library, &search);
+  got_forget(all);
+}
+
+void got_forget(GotHooks *all) {
   all->count = all->second_looks = 0;
   all->generation = 0;
 }

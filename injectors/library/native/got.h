@@ -46,6 +46,9 @@ void got_keep(GotHooks *all, const void *itself);
 // Puts back what was there, in slots that are still there.
 void got_give_up(GotHooks *all, const void *itself);
 
+// Knows of no hook that is in. They stay where they are.
+void got_forget(GotHooks *all);
+
 // Whether a library came or went since the last time that this was asked with the same word.
 bool got_libraries_changed(uint64_t *generation);
 

@@ -22,6 +22,15 @@ struct Index {
 
 constexpr uint32_t kModuleCodes = 4;
 
+// Into a section of the shared memory that is written round and round.
+template <typename T>
+inline void put_round(gputap_control_header *header, uint64_t offset, uint32_t capacity,
+                      uint32_t *count, const T &entry) {
+  uint32_t number = *count;
+  ((T *)((uint8_t *)header + offset))[number % capacity] = entry;
+  store_release(count, number + 1);
+}
+
 struct Live {
   uint32_t window; /* number of the open window; 0: every callback returns at once */
   uint32_t recording;    /* operators are recorded, not only user scopes */

@@ -85,10 +85,8 @@ void bear_in_mind(uint64_t now, uint64_t took) {
 }
 
 void put(gputap_control_header *header) {
-  gputap_python_sample *samples = (gputap_python_sample *)((char *)header + header->samples_offset);
-  uint32_t count = header->samples_count;
-  __builtin_memcpy(&samples[count % header->samples_capacity], &g.sample, sizeof g.sample);
-  store_release(&header->samples_count, count + 1);
+  put_round(header, header->samples_offset, header->samples_capacity, &header->samples_count,
+            g.sample);
 }
 
 void note_asked(uint64_t now, uint64_t boundary) {

@@ -205,7 +205,7 @@ void session_forget_after_fork() {
   collective_calls_forget_after_fork();
   if (g_session.phase == kDetached) return;
   if (g_session.header) sys::unmap(g_session.header, g_session.bytes);
-  if (g_session.fd >= 0 && session_has_descriptor()) sys::close(g_session.fd);
+  if (session_has_descriptor()) sys::close(g_session.fd);
   g_session.header = nullptr;
   g_session.fd = -1;
   g_session.phase = kDetached;

@@ -26,6 +26,14 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.095 else f"{100 * share:.1f} %"
 
 
+def size(number: float) -> str:
+    """Bytes for people."""
+    for scale, unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if number >= scale:
+            return f"{number / scale:.3g} {unit}"
+    return f"{number:.0f} bytes"
+
+
 def worst(facts: Facts, figure: Callable[[RankFacts], float]) -> RankFacts | None:
     """The rank with the highest figure; None without ranks."""
     return max(facts.ranks, key=figure, default=None)

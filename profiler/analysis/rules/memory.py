@@ -9,7 +9,7 @@ import numpy as np
 from gputap.profiler.analysis.facts import Facts
 from gputap.profiler.analysis.intervals import Ints
 from gputap.profiler.analysis.model import Abstained, Finding
-from gputap.profiler.analysis.rules.common import Answer, where, worst
+from gputap.profiler.analysis.rules.common import Answer, size, where, worst
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,11 @@ def memory_creep(facts: Facts, policy: MemoryPolicy = MemoryPolicy()) -> Answer:
     yield Finding(
         rule="memory_creep",
         severity="warning",
-        claim=f"Memory in tensors grows by {_size(per_step)} a step{where(facts, rank)}: from"
-        f" {_size(int(held[0]))} to {_size(int(held[-1]))} in {int(steps[-1] - steps[0]):,} steps.",
+        claim=f"Memory in tensors grows by {size(per_step)} a step{where(facts, rank)}: from"
+        f" {size(int(held[0]))} to {size(int(held[-1]))} in {int(steps[-1] - steps[0]):,} steps.",
         evidence=tuple(
-            {"step": int(step), "memory_allocated": int(size)}
-            for step, size in zip(steps[_spread(held)], held[_spread(held)], strict=True)
+            {"step": int(step), "memory_allocated": int(allocated)}
+            for step, allocated in zip(steps[_spread(held)], held[_spread(held)], strict=True)
         ),
         ceiling_ns=None,
         advice="Something keeps tensors from step to step: losses or outputs in a list (keep "
@@ -97,10 +97,3 @@ def _creeps(held: Ints, policy: MemoryPolicy) -> bool:
 def _spread(held: Ints) -> Ints:
     """Five readings at most, evenly."""
     return np.unique(np.linspace(0, len(held) - 1, 5).astype(np.int64))
-
-
-def _size(number: float) -> str:
-    for scale, unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
-        if number >= scale:
-            return f"{number / scale:.3g} {unit}"
-    return f"{number:.0f} bytes"

@@ -12,8 +12,8 @@ import pytest
 
 from gputap.profiler import schema
 from gputap.profiler.agent_memory import Records
-from gputap.profiler.clock import Clock, clock_from_samples
 from gputap.profiler.memory_samples import METRICS, MemoryIngest
+from tests.fake_agent import unix_clock
 
 GOOD = ["cuda:0", *range(1, 1 + len(METRICS))]
 
@@ -37,17 +37,9 @@ class Answers:
 
 def ingest(answers: Answers) -> tuple[MemoryIngest, list[dict[str, Any]]]:
     parts: list[pa.Table] = []
-    memory = MemoryIngest(answers, lambda _, rows: parts.append(rows), clock=clock)
+    memory = MemoryIngest(answers, lambda _, rows: parts.append(rows), clock=unix_clock)
     memory.finish()
     return memory, [row for part in parts for row in part.to_pylist()]
-
-
-def clock() -> Clock:
-    """Ticks are ns since 1970."""
-    samples = np.zeros(2, schema.dtype(schema.CLOCK_SAMPLE))
-    for name in ("ticks", "mono_ns", "unix_ns"):
-        samples[name] = (0, 10**9)
-    return clock_from_samples(samples)
 
 
 def test_each_number_is_a_row_of_its_own() -> None:

@@ -9,22 +9,14 @@ import numpy as np
 import pytest
 
 from gputap.profiler import schema
-from gputap.profiler.clock import Clock, clock_from_samples
 from gputap.profiler.nccl_calls import OPS, nccl_rows
 from gputap.profiler.schema import EventKind
+from tests.fake_agent import unix_clock
 
 GOOD = {
     "count": 8, "type": 7, "reduction": 0, "peer": -1, "comm": 0x55AA, "stream": 0x10,
     "rank": 1, "size": 4, "device": 2, "result": 0,
 }  # fmt: skip
-
-
-def clock() -> Clock:
-    """Ticks are ns since 1970."""
-    samples = np.zeros(2, schema.dtype(schema.CLOCK_SAMPLE))
-    for name in ("ticks", "mono_ns", "unix_ns"):
-        samples[name] = (0, 10**9)
-    return clock_from_samples(samples)
 
 
 def rows(*calls: tuple[str, str], tid: int = 7) -> list[dict[str, Any]]:
@@ -37,7 +29,7 @@ def rows(*calls: tuple[str, str], tid: int = 7) -> list[dict[str, Any]]:
         records[at]["name_id"] = strings.index(name)
         records[at]["shape_id"] = strings.index(arguments)
         records[at]["kind"] = EventKind.NCCL_API
-    return nccl_rows({tid: [records], 5: []}, clock(), strings).to_pylist()
+    return nccl_rows({tid: [records], 5: []}, unix_clock(), strings).to_pylist()
 
 
 def test_numbers_become_words_and_sizes() -> None:
